@@ -1,0 +1,45 @@
+// One jest run for all: unit specs (.spec.ts), specs on real Postgres (.pg.spec.ts), on real Kafka (.kafka.spec.ts), flows in test/.
+const common = {
+  extensionsToTreatAsEsm: ['.ts'],
+  testEnvironment: 'node',
+  transform: {
+    '\\.ts$': [
+      '@swc/jest',
+      {
+        module: { type: 'es6' },
+        sourceMaps: 'inline',
+        jsc: {
+          target: 'es2022',
+          keepClassNames: true,
+          parser: { syntax: 'typescript', decorators: true },
+          transform: { legacyDecorator: true, decoratorMetadata: true },
+        },
+      },
+    ],
+  },
+  moduleNameMapper: {
+    '^@headwater/(core|kafka|cdc|projections|sagas|testing)$': '<rootDir>/packages/$1/src/index.ts',
+    '^(\\.{1,2}/.*)\\.js$': '$1',
+  },
+  testPathIgnorePatterns: ['/node_modules/', '/dist/', '/.headwater/'],
+  modulePathIgnorePatterns: ['/dist/', '/.headwater/'],
+};
+const services = '\\.(pg|kafka)\\.spec\\.ts$';
+
+export default {
+  maxWorkers: 2,
+  projects: [
+    {
+      ...common,
+      displayName: 'unit',
+      testMatch: ['<rootDir>/{packages,apps}/*/src/**/*.spec.ts'],
+      testPathIgnorePatterns: [...common.testPathIgnorePatterns, services],
+    },
+    {
+      ...common,
+      displayName: 'services',
+      testMatch: ['<rootDir>/{packages,apps}/*/src/**/*.{pg,kafka}.spec.ts', '<rootDir>/test/**/*.spec.ts'],
+      setupFilesAfterEnv: ['<rootDir>/test/setup.ts'],
+    },
+  ],
+};

@@ -1,0 +1,176 @@
+/**
+ * The Log port: an append-only, partitioned log with transactions. Nothing here knows Kafka; `packages/kafka` implements it.
+ * Offsets are numbers (exact up to 2^53). Keys, values and header values are bytes.
+ */
+export type Header = readonly [name: string, value: Buffer | null];
+
+/** A record as read. Only records of committed transactions are ever delivered. */
+export interface LogRecord {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: number;
+  /** Milliseconds since 1970. */
+  readonly timestamp: number;
+  readonly key: Buffer | null;
+  /** `null` is a tombstone. */
+  readonly value: Buffer | null;
+  readonly headers: readonly Header[];
+}
+
+/** A record to write. Without `partition`, Kafka's murmur2 of the key decides; a record without key and partition is refused. */
+export interface OutRecord {
+  readonly topic: string;
+  readonly partition?: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly headers?: readonly Header[];
+  readonly timestamp?: number;
+}
+
+export interface TopicPartition {
+  readonly topic: string;
+  readonly partition: number;
+}
+
+/** `next` is the offset that will be read first after a restart. */
+export interface PartitionOffset extends TopicPartition {
+  readonly next: number;
+}
+
+/** Who a member is in one generation of its group. Captured once per assignment, never read late. */
+export interface Membership {
+  readonly groupId: string;
+  readonly memberId: string;
+  readonly generation: number;
+}
+
+/** Offsets that become committed with a transaction, refused by the broker when the membership is no longer current (KIP-447). */
+export interface GroupOffsets {
+  readonly membership: Membership;
+  readonly offsets: readonly PartitionOffset[];
+}
+
+/**
+ * How a transaction ended. `aborted`: nothing of it will ever be seen; the writer is ready for the next one unless `fenced`.
+ * `unknown`: it may be seen or not; call `fence()`, then learn the truth by reading what was committed.
+ * `fenced` tells who was fenced: this writer (another one took its transactional id) or this group member (it lost its partitions).
+ */
+export type Outcome =
+  | { readonly outcome: 'committed' }
+  | { readonly outcome: 'aborted'; readonly cause: unknown; readonly fenced?: 'writer' | 'member' }
+  | { readonly outcome: 'unknown'; readonly cause: unknown };
+
+/** A transaction being written. Appends are serialised by the transaction itself; one failure dooms it, and `commit` tells. */
+export interface LogTransaction {
+  /** Sends records now. Resolves when the log has them all, not yet visible. Rejects when one failed: then call `abort`. */
+  append(records: readonly OutRecord[]): Promise<void>;
+  /** Never rejects: every failure is an outcome. After it the transaction is over. */
+  commit(offsets?: GroupOffsets): Promise<Outcome>;
+  abort(cause?: unknown): Promise<Outcome>;
+}
+
+/** One transactional writer. One transaction at a time; not for concurrent use. */
+export interface LogWriter {
+  readonly transactionalId: string;
+  /**
+   * Becomes the only writer of this transactional id: every older one is fenced and its open transaction is aborted or completed.
+   * Must be called first, and after every outcome `unknown` or `aborted` with `fenced: 'writer'`.
+   */
+  fence(): Promise<void>;
+  begin(): LogTransaction;
+  /** `begin`, `append` and `commit` in one. Never rejects. */
+  transact(records: readonly OutRecord[], offsets?: GroupOffsets): Promise<Outcome>;
+  close(): Promise<void>;
+}
+
+/** What one fetch brought for one partition. `records` may be empty while `nextOffset` moves on (aborted, control, compacted). */
+export interface FetchedBatch extends TopicPartition {
+  readonly from: number;
+  readonly records: readonly LogRecord[];
+  readonly nextOffset: number;
+  readonly lastStableOffset: number;
+  readonly highWatermark: number;
+}
+
+/** A committed-only reader at positions of its own. */
+export interface LogReader {
+  /** Reads this partition from `offset` on. */
+  seek(topic: string, partition: number, offset: number): void;
+  drop(topic: string, partition: number): void;
+  /**
+   * One round of fetches to all leaders; resolves with what came, at latest after `maxWaitMs`. Moves the positions past what it returns.
+   * Rejects with LOG_OFFSET_OUT_OF_RANGE when a position is no longer (or not yet) in the log, with LOG_CORRUPT on a CRC mismatch.
+   * Retries a moved leader or a lost connection by itself.
+   */
+  poll(options?: { readonly maxWaitMs?: number; readonly signal?: AbortSignal }): Promise<readonly FetchedBatch[]>;
+  close(): Promise<void>;
+}
+
+/** What one member was given in one generation. */
+export interface Assignment {
+  readonly membership: Membership;
+  readonly partitions: readonly TopicPartition[];
+  /** Aborted when the partitions are revoked, lost, or the member stops. */
+  readonly signal: AbortSignal;
+}
+
+export interface GroupOptions {
+  readonly groupId: string;
+  /** Partition n of all topics always goes to one member: their partition counts must be equal. */
+  readonly topics: readonly string[];
+  /** Default 6,000. */
+  readonly sessionTimeoutMs?: number;
+  /** How long `work` may take to end after its signal. Default 15,000. */
+  readonly rebalanceTimeoutMs?: number;
+}
+
+/** Membership of a group. Its liveness does not depend on `work`: heartbeats have their own connection and timer. */
+export interface LogGroup {
+  /**
+   * Joins, and calls `work` for every assignment; the next one comes only after the promise of the previous one has settled, so a revoke is
+   * awaited by construction. When `work` rejects, the error goes to `onError` and the member joins again. Resolves after `stop()`.
+   */
+  run(work: (assignment: Assignment) => Promise<void>, onError?: (error: unknown) => void): Promise<void>;
+  /** Aborts the current assignment, waits for `work` to settle, leaves the group. May be called twice. */
+  stop(): Promise<void>;
+}
+
+export interface TopicSpec {
+  readonly topic: string;
+  readonly partitions: number;
+  readonly cleanupPolicy: 'compact' | 'delete';
+  readonly replicationFactor?: number;
+  /** Further settings, for example `retention.ms`. */
+  readonly config?: Readonly<Record<string, string>>;
+}
+
+export interface LogAdmin {
+  /**
+   * Creates the missing topics and checks the existing ones. Rejects with LOG_TOPIC_MISMATCH listing every difference (wanted, found) in
+   * `cleanup.policy`, partition count and the given settings.
+   */
+  ensureTopics(specs: readonly TopicSpec[]): Promise<void>;
+  /** Number of partitions per topic; a topic that does not exist is absent. */
+  partitionCounts(topics: readonly string[]): Promise<ReadonlyMap<string, number>>;
+  /** Per partition: where the log starts, its last stable offset and its high watermark. */
+  offsets(topic: string): Promise<readonly (TopicPartition & { start: number; lastStable: number; high: number })[]>;
+  /** Offsets of a group, waiting for pending transactional commits to end (`require_stable`). -1: none committed. */
+  committedOffsets(groupId: string, partitions: readonly TopicPartition[]): Promise<readonly PartitionOffset[]>;
+  deleteTopics(topics: readonly string[]): Promise<void>;
+}
+
+export interface WriterOptions {
+  /** Stable per slot of work when it can be; a successor with the same id aborts the predecessor's transaction at once. */
+  readonly transactionalId: string;
+  /** The broker aborts a transaction open longer than this. Default 8,000. */
+  readonly transactionTimeoutMs?: number;
+}
+
+/** A connection to a log. Everything made by it is closed with it. */
+export interface Log {
+  readonly admin: LogAdmin;
+  writer(options: WriterOptions): LogWriter;
+  reader(): LogReader;
+  group(options: GroupOptions): LogGroup;
+  close(): Promise<void>;
+}

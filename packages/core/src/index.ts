@@ -1,3 +1,5 @@
+export { backoffMs, systemClock } from './clock/clock.js';
+export type { Clock } from './clock/clock.js';
 export {
   ContractError,
   HeadwaterError,
@@ -7,6 +9,8 @@ export {
   errorMessage,
 } from './errors/headwater.error.js';
 export type { ErrorFacts, HeadwaterErrorOptions } from './errors/headwater.error.js';
+export { silentLogger } from './lifecycle/running.js';
+export type { Health, Logger, Running } from './lifecycle/running.js';
 export { headerText, textHeaders } from './log/headers.js';
 export { murmur2, partitionOf } from './log/partitioner.js';
 export type {
@@ -30,3 +34,33 @@ export type {
   TopicSpec,
   WriterOptions,
 } from './log/log.js';
+export { camelCase, decodeMessage, encodeMessage, keyOf, snakeCase } from './model/codec.js';
+export type { EncodedMessage } from './model/codec.js';
+export { envelopeFields, envelopeHeaders } from './model/envelope.js';
+export type { Envelope } from './model/envelope.js';
+export { Changelog, Command, Event, Int64, Key, int64Properties, keyProperties, modelOf } from './model/model.js';
+export type { ChangelogOptions, MessageClass, MessageOptions, Model, ModelKind } from './model/model.js';
+export { HeadwaterModule } from './module/headwater.module.js';
+export type { HeadwaterAsyncOptions } from './module/headwater.module.js';
+export { HeadwaterRuntime } from './module/headwater.runtime.js';
+export { HEADWATER_OPTIONS } from './module/tokens.js';
+export { defaultPartitions } from './module/options.js';
+export type { HeadwaterOptions } from './module/options.js';
+export { ROLES, compacted, keptForEver } from './module/engine.js';
+export type { Engine, EngineContext, EnginePlan, Features, PlannedTopic, Role } from './module/engine.js';
+export { wire } from './module/wiring.js';
+export { Database } from './postgres/database.js';
+export type { Sql, WalToken } from './postgres/database.js';
+export { emit, emitText } from './postgres/outbox.js';
+export type { EmitOptions } from './postgres/outbox.js';
+export { ensureSchema, quoteName } from './postgres/schema.js';
+export { ApplyRunner } from './apply/apply-runner.js';
+export type { ApplyOptions } from './apply/apply-runner.js';
+export type { ApplyDefinition } from './apply/apply-definition.js';
+export { Frontier, awaitToken } from './apply/frontier.js';
+export type { FrontierOptions } from './apply/frontier.js';
+export { ProcessRunner } from './process/process-runner.js';
+export type { ProcessOptions } from './process/process-runner.js';
+export { groupOf, parkedTopicOf, stateTopicOf } from './process/processor.js';
+export type { DueTimer, ProcessContext, ProcessorDefinition } from './process/processor.js';
+export { Task } from './process/task.js';

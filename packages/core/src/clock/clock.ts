@@ -1,0 +1,27 @@
+/** Time as a port: wall time for deadlines, and a wait that a signal ends early. */
+export interface Clock {
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Resolves after `ms`, or at once when the signal aborts. Never rejects. */
+  wait(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  wait: (ms, signal) =>
+    new Promise((resolve) => {
+      if (signal?.aborted === true) return resolve();
+      const done = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      signal?.addEventListener('abort', done, { once: true });
+    }),
+};
+
+/** Growing pause before attempt `n` (from 1): doubles from `firstMs`, at most `maxMs`, no jitter of its own. */
+export function backoffMs(attempt: number, firstMs = 50, maxMs = 5_000): number {
+  return Math.min(maxMs, firstMs * 2 ** (attempt - 1));
+}

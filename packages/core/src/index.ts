@@ -47,7 +47,7 @@ export { HEADWATER_OPTIONS } from './module/tokens.js';
 export { defaultPartitions } from './module/options.js';
 export type { HeadwaterOptions } from './module/options.js';
 export { ROLES, compacted, keptForEver } from './module/engine.js';
-export type { Engine, EngineContext, EnginePlan, Features, PlannedTopic, Role } from './module/engine.js';
+export type { Engine, EngineContext, EnginePart, EnginePlan, Features, PlannedTopic, Role } from './module/engine.js';
 export { wire } from './module/wiring.js';
 export { Database } from './postgres/database.js';
 export type { Sql, WalToken } from './postgres/database.js';

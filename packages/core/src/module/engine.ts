@@ -30,6 +30,11 @@ export interface EnginePlan {
   readonly mistakes: readonly string[];
   readonly topics: readonly PlannedTopic[];
   readonly ddl: readonly string[];
+  /** Started in this order, each when the process has its role. */
+  readonly parts: readonly EnginePart[];
+}
+
+export interface EnginePart {
   readonly role: Exclude<Role, 'api'>;
   start(context: EngineContext): Promise<readonly Running[]>;
 }

@@ -53,8 +53,8 @@ export class HeadwaterRuntime implements OnApplicationBootstrap, OnApplicationSh
       clock: this.#options.clock ?? systemClock,
       instanceId: this.#options.instanceId,
     };
-    for (const plan of wiring.plans) {
-      if (roles.includes(plan.role)) this.#running.push(...(await plan.start(context)));
+    for (const part of wiring.plans.flatMap((plan) => plan.parts)) {
+      if (roles.includes(part.role)) this.#running.push(...(await part.start(context)));
     }
   }
 

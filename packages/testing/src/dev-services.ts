@@ -63,8 +63,7 @@ export async function devServices(options: DevServicesOptions): Promise<DevServi
     },
   });
   const directory = resolve(options.directory);
-  await endOrphan(join(directory, 'postgres', 'postgres.pid'), { signal: 'SIGINT' });
-  await endOrphan(join(directory, 'kafka', 'kafka.pid'), { signal: 'SIGTERM' });
+  await endOrphans(directory);
   if (options.fresh) rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
   const context: StartContext = { directory, env, log, options };
@@ -82,6 +81,15 @@ export async function devServices(options: DevServicesOptions): Promise<DevServi
       await Promise.all([postgres.server.stop(), kafka.server.stop()]);
     },
   };
+}
+
+/**
+ * Ends the embedded servers that a killed parent left in `directory`; the data stays. Throws SERVICES_IN_USE when their parent
+ * still lives.
+ */
+export async function endOrphans(directory: string): Promise<void> {
+  await endOrphan(join(directory, 'postgres', 'postgres.pid'), { signal: 'SIGINT' });
+  await endOrphan(join(directory, 'kafka', 'kafka.pid'), { signal: 'SIGTERM' });
 }
 
 interface StartContext {

@@ -1,4 +1,4 @@
-export { devServices, type DevServices, type DevServicesOptions } from './dev-services.js';
+export { devServices, endOrphans, type DevServices, type DevServicesOptions } from './dev-services.js';
 export { chooseServices, type ServicesChoice, type ServicesMode, type ServicesSituation } from './choose-services.js';
 export type { ServerHandle } from './server-process.js';
 export { ServicesError } from './testing.errors.js';

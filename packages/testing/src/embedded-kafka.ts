@@ -140,7 +140,7 @@ const JVM_FLAGS = [
 ];
 
 /** Small, quick to start, quick to notice its own former life after kill -9 (see broker.session.timeout.ms). */
-const FIXED_SETTINGS: Readonly<Record<string, string>> = {
+export const FIXED_SETTINGS: Readonly<Record<string, string>> = {
   'broker.session.timeout.ms': '1500',
   'broker.heartbeat.interval.ms': '200',
   'controller.quorum.election.timeout.ms': '200',

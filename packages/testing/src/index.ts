@@ -6,3 +6,12 @@ export { testDatabase, type TestDatabase } from './test-database.js';
 export { eventually } from './eventually.js';
 export { uniqueName } from './unique-name.js';
 export { freePort } from './free-port.js';
+export {
+  faultProxy,
+  type Decide,
+  type Fault,
+  type FaultProxy,
+  type FaultProxyOptions,
+  type ProxiedRequest,
+} from './fault-proxy.js';
+export type { KafkaRequest } from './kafka-frames.js';

@@ -19,7 +19,7 @@ export async function prepare() {
   await timed('Built', async () => {
     const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
     const { code, output } = await run(process.execPath, [tsc, '-b']);
-    if (code !== 0) throw new Error(`The build failed (npx tsc -b):\n${output}`);
+    if (code !== 0) throw Object.assign(new Error(`The build failed (npx tsc -b):\n${output}`), { buildFailed: true });
   });
 }
 

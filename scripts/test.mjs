@@ -10,6 +10,7 @@ const directory = join(state, `test-${process.pid}`);
 
 let jest;
 let interrupted = false;
+let buildFailures = 0;
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.on(signal, () => {
     interrupted = true;
@@ -23,7 +24,12 @@ process.stdout.write(`${line}\n`, () => process.exit(interrupted ? 130 : exitCod
 async function main() {
   mkdirSync(state, { recursive: true });
   rmSync(resultsFile, { force: true });
-  await prepare();
+  await prepare().catch((error) => {
+    // Jest compiles the sources itself: a type error in one package must not hide what the tests of the others say.
+    if (!error.buildFailed || !existsSync(join(root, 'packages', 'testing', 'dist', 'index.js'))) throw error;
+    report(error);
+    buildFailures = 1;
+  });
   const { devServices } = await import('@headwater/testing');
   await removeLeftovers();
   if (interrupted) return summary();
@@ -92,7 +98,7 @@ function summary() {
   const unloaded = results.testResults.filter(
     (suite) => suite.status === 'failed' && !suite.assertionResults.some((test) => test.status === 'failed'),
   );
-  const failed = results.numFailedTests + unloaded.length;
+  const failed = results.numFailedTests + unloaded.length + buildFailures;
   const skipped = results.numPendingTests + results.numTodoTests;
   if (passed + failed === 0) log('No test ran.');
   const ok = failed === 0 && passed > 0 && results.success;

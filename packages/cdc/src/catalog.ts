@@ -1,0 +1,134 @@
+import type { Client } from 'pg';
+import { CaptureError } from './cdc.errors.js';
+import type { CapturedTable } from './capture.options.js';
+import type { PgType } from './json-types.js';
+import { textRows } from './postgres-session.js';
+
+const TYPES = `
+  SELECT t.oid, t.typname, t.typtype, CASE WHEN t.typoutput = 'array_out'::regproc THEN t.typelem ELSE 0 END,
+         coalesce(e.typdelim, t.typdelim), t.typbasetype,
+         (SELECT json_agg(json_build_array(a.attname, a.atttypid::int8) ORDER BY a.attnum)
+            FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
+    FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
+   WHERE t.typtype <> 'p'
+     AND (t.typtype <> 'c' OR t.typrelid IN (SELECT oid FROM pg_class WHERE relnamespace <> 'pg_catalog'::regnamespace))`;
+
+export async function readTypes(client: Client): Promise<ReadonlyMap<number, PgType>> {
+  const rows = await textRows(client, TYPES);
+  return new Map(
+    rows.map(([oid, name, kind, element, delimiter, base, fields]) => [
+      Number(oid),
+      {
+        oid: Number(oid),
+        name: name ?? '',
+        kind: kind as PgType['kind'],
+        elementOid: Number(element),
+        delimiter: delimiter ?? ',',
+        baseOid: Number(base),
+        fields: (JSON.parse(fields ?? '[]') as [string, number][]).map(([field, typeOid]) => ({ name: field, typeOid })),
+      },
+    ]),
+  );
+}
+
+/** A table that may be captured. */
+export interface CatalogTable {
+  readonly spec: CapturedTable;
+  /** Quoted, for SQL. */
+  readonly sqlName: string;
+  readonly partitioned: boolean;
+  readonly replicaIdentity: 'd' | 'f' | 'i';
+  readonly columns: readonly { readonly name: string; readonly typeOid: number }[];
+  readonly keyColumns: readonly string[];
+}
+
+const TABLES = `
+  SELECT w.name, c.oid::regclass, format('%I.%I', n.nspname, c.relname), c.relkind, c.relpersistence, c.relreplident,
+         (SELECT json_agg(json_build_array(a.attname, a.atttypid::int8) ORDER BY a.attnum) FROM pg_attribute a
+           WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+         (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
+           WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.n <= i.indnkeyatts),
+         (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
+           WHERE i.indrelid = c.oid AND i.indisreplident AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.n <= i.indnkeyatts)
+    FROM unnest($1::text[]) WITH ORDINALITY w(name, n)
+    LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
+      ON n.nspname || '.' || c.relname = w.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   ORDER BY w.n`;
+
+/** Reads the wanted tables; all that is wrong with them comes as one CDC_TABLES_INVALID, each fault with its remedy. */
+export async function readTables(client: Client, specs: readonly CapturedTable[]): Promise<readonly CatalogTable[]> {
+  const rows = await textRows(client, TABLES, [specs.map((spec) => spec.table)]);
+  const faults: string[] = [];
+  const tables: CatalogTable[] = [];
+  for (const [name, , sqlName, kind, persistence, identity, columns, primary, index] of rows) {
+    const spec = specs.find((candidate) => candidate.table === name)!;
+    const names = (json: string | null | undefined) => (JSON.parse(json ?? '[]') ?? []) as string[];
+    const parsed = (JSON.parse(columns ?? '[]') as [string, number][]).map(([column, typeOid]) => ({ name: column, typeOid }));
+    const facts: TableFacts = {
+      kind: kind ?? null,
+      persistence: persistence ?? null,
+      identity: identity ?? null,
+      columns: parsed.map((column) => column.name),
+      primary: names(primary),
+      index: names(index),
+    };
+    const found = tableFaults(spec, facts);
+    faults.push(...found);
+    if (found.length > 0) continue;
+    tables.push({
+      spec,
+      sqlName: sqlName!,
+      partitioned: kind === 'p',
+      replicaIdentity: identity as 'd' | 'f' | 'i',
+      columns: parsed,
+      keyColumns: tableKey(spec, facts),
+    });
+  }
+  if (faults.length > 0) {
+    const list = faults.map((fault) => `\n  - ${fault}`).join('');
+    throw new CaptureError('CDC_TABLES_INVALID', `${faults.length} fault(s):${list}`, { faults });
+  }
+  return tables;
+}
+
+export interface TableFacts {
+  readonly kind: string | null;
+  readonly persistence: string | null;
+  readonly identity: string | null;
+  readonly columns: readonly string[];
+  readonly primary: readonly string[];
+  readonly index: readonly string[];
+}
+
+function tableKey(spec: CapturedTable, facts: TableFacts): readonly string[] {
+  return spec.keyColumns ?? (facts.primary.length > 0 ? facts.primary : facts.index);
+}
+
+/** What keeps a table from being captured, each with its remedy. */
+export function tableFaults(spec: CapturedTable, facts: TableFacts): string[] {
+  const { table } = spec;
+  if (facts.kind === null) return [`${table}: no such table. Create it, or correct the name (schema.table).`];
+  if (facts.kind !== 'r' && facts.kind !== 'p') return [`${table}: not a table. Capture the tables behind it.`];
+  if (facts.persistence === 'u') return [`${table}: unlogged, so it is not in the WAL. ALTER TABLE ${table} SET LOGGED.`];
+  if (facts.persistence === 't') return [`${table}: temporary, so it is not in the WAL. Make it an ordinary table.`];
+  if (facts.identity === 'n') {
+    return [`${table}: REPLICA IDENTITY NOTHING hides keys. ALTER TABLE ${table} REPLICA IDENTITY DEFAULT (or FULL).`];
+  }
+  const key = tableKey(spec, facts);
+  if (key.length === 0) {
+    return [
+      `${table}: no primary key. Add one, or a unique index with ALTER TABLE ${table} REPLICA IDENTITY USING INDEX, or declare keyColumns and ALTER TABLE ${table} REPLICA IDENTITY FULL.`,
+    ];
+  }
+  const missing = key.filter((column) => !facts.columns.includes(column));
+  if (missing.length > 0) return [`${table}: key column(s) ${missing.join(', ')} do not exist. Correct keyColumns.`];
+  const sent = facts.identity === 'f' ? facts.columns : facts.identity === 'i' ? facts.index : facts.primary;
+  const hidden = key.filter((column) => !sent.includes(column));
+  // A key update is only sent with its old key when the replica identity covers exactly the key.
+  if (hidden.length > 0 || (facts.identity !== 'f' && sent.length !== key.length)) {
+    return [
+      `${table}: key (${key.join(', ')}) is not the replica identity (${sent.join(', ')}). ALTER TABLE ${table} REPLICA IDENTITY FULL, or declare keyColumns as the identity.`,
+    ];
+  }
+  return [];
+}

@@ -1,0 +1,45 @@
+import { HeadwaterError, errorCode } from '@headwater/core';
+import type { ErrorFacts } from '@headwater/core';
+
+/** Every code this package throws. */
+export type CdcErrorCode =
+  | 'CDC_ACK_AHEAD'
+  | 'CDC_FENCED'
+  | 'CDC_KEY_CHANGED'
+  | 'CDC_MESSAGE_INVALID'
+  | 'CDC_OTHER_CLUSTER'
+  | 'CDC_POSITION_INVALID'
+  | 'CDC_PROTOCOL'
+  | 'CDC_PUBLICATION_MISSING'
+  | 'CDC_PUBLISH_FAILED'
+  | 'CDC_SERVER_NOT_READY'
+  | 'CDC_SLOT_AHEAD'
+  | 'CDC_SLOT_BUSY'
+  | 'CDC_SLOT_LOST'
+  | 'CDC_SLOT_MISSING'
+  | 'CDC_SLOT_UNKNOWN'
+  | 'CDC_STREAM_LOST'
+  | 'CDC_TABLE_ADDED'
+  | 'CDC_TABLES_INVALID'
+  | 'CDC_TIMELINE_DIVERGED'
+  | 'CDC_TRUNCATE_UNSUPPORTED';
+
+const RETRYABLE: ReadonlySet<CdcErrorCode> = new Set(['CDC_PUBLISH_FAILED', 'CDC_SLOT_BUSY', 'CDC_STREAM_LOST']);
+
+/** A refusal or halt of capture: a stable code, the facts as fields, and the remedy in the message. */
+export class CaptureError extends HeadwaterError {
+  declare readonly code: CdcErrorCode;
+
+  constructor(code: CdcErrorCode, message: string, facts: ErrorFacts = {}, cause?: unknown) {
+    super(code, message, { facts, cause, retryable: RETRYABLE.has(code) });
+  }
+}
+
+/** SQLSTATEs that a repetition cannot mend: wrong password, no such database or role, no permission. */
+const FATAL_SQLSTATE = /^(28|3D|42501$)/;
+
+/** Whether capture halts (true) or reconnects with back-off (false) after this error. Everything foreign is worth another try. */
+export function isFatal(error: unknown): boolean {
+  if (error instanceof HeadwaterError) return !error.retryable && error.code.startsWith('CDC_');
+  return FATAL_SQLSTATE.test(errorCode(error) ?? '');
+}

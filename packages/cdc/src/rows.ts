@@ -1,0 +1,96 @@
+import type { Header, OutRecord } from '@headwater/core';
+import type { JsonEncoder } from './json-types.js';
+import type { Column, Tuple } from './pgoutput.js';
+
+/** Everything needed to turn rows of one table, as it is shaped at this moment, into records. */
+export interface TableShape {
+  readonly table: string;
+  readonly topic: string;
+  readonly columns: readonly { readonly name: string; readonly json: string; readonly encode: JsonEncoder }[];
+  /** Indexes of the key columns, in key order. */
+  readonly key: readonly number[];
+  readonly header: Header;
+}
+
+export function tableShape(
+  spec: { readonly table: string; readonly topic: string },
+  columns: readonly { readonly name: string; readonly encode: JsonEncoder }[],
+  keyColumns: readonly string[],
+): TableShape {
+  return {
+    table: spec.table,
+    topic: spec.topic,
+    columns: columns.map(({ name, encode }, i) => ({ name, encode, json: `${i === 0 ? '' : ','}${JSON.stringify(name)}:` })),
+    key: keyColumns.map((name) => columns.findIndex((column) => column.name === name)),
+    header: ['hw_table', Buffer.from(spec.table)],
+  };
+}
+
+/** Headers shared by all records of one source transaction. */
+export interface SourceHeaders {
+  readonly lsn: Header;
+  readonly tx: Header;
+  readonly ts: Header;
+}
+
+export function sourceHeaders(lsn: string, tx: string, micros: bigint): SourceHeaders {
+  return {
+    lsn: ['hw_lsn', Buffer.from(lsn)],
+    tx: ['hw_tx', Buffer.from(tx)],
+    ts: ['hw_ts', Buffer.from(micros.toString())],
+  };
+}
+
+export type Operation = 'r' | 'c' | 'u' | 'd';
+const OPERATIONS: Readonly<Record<Operation, Header>> = {
+  r: ['hw_op', Buffer.from('r')],
+  c: ['hw_op', Buffer.from('c')],
+  u: ['hw_op', Buffer.from('u')],
+  d: ['hw_op', Buffer.from('d')],
+};
+
+/** The text of the key, or undefined when a key column is missing or null in this tuple. */
+export function keyText(shape: TableShape, tuple: Tuple): string | undefined {
+  if (shape.key.length === 1) return tuple[shape.key[0]!] ?? undefined;
+  const parts = shape.key.map((i) => tuple[i]);
+  return parts.some((part) => part === null || part === undefined) ? undefined : JSON.stringify(parts);
+}
+
+export function upsert(shape: TableShape, op: Operation, key: string, row: Tuple, source: SourceHeaders, seq: number): OutRecord {
+  const headers = captureHeaders(shape, op, source, seq);
+  const unchanged = unchangedColumns(shape, row);
+  if (unchanged.length > 0) headers.push(['hw_unchanged', Buffer.from(JSON.stringify(unchanged))]);
+  return { topic: shape.topic, key: Buffer.from(key), value: Buffer.from(rowJson(shape, row)), headers };
+}
+
+export function tombstone(shape: TableShape, key: string, source: SourceHeaders, seq: number): OutRecord {
+  return { topic: shape.topic, key: Buffer.from(key), value: null, headers: captureHeaders(shape, 'd', source, seq) };
+}
+
+/** The JSON object of a row; SQL NULL is null, an unchanged TOAST value that could not be filled is left out. */
+export function rowJson(shape: TableShape, row: Tuple): string {
+  let json = '';
+  const { columns } = shape;
+  for (let i = 0; i < columns.length; i++) {
+    const value = row[i];
+    if (value === undefined) continue;
+    const column = columns[i]!;
+    json += column.json + (value === null ? 'null' : column.encode(value));
+  }
+  return `{${json.startsWith(',') ? json.slice(1) : json}}`;
+}
+
+export function unchangedColumns(shape: TableShape, row: Tuple): string[] {
+  const names: string[] = [];
+  for (let i = 0; i < shape.columns.length; i++) if (row[i] === undefined) names.push(shape.columns[i]!.name);
+  return names;
+}
+
+/** The row with its unchanged TOAST values taken from an older or newer image of the same row. */
+export function filled(row: Tuple, image: Tuple): Tuple {
+  return row.map((value, i): Column => (value === undefined ? image[i] : value));
+}
+
+function captureHeaders(shape: TableShape, op: Operation, source: SourceHeaders, seq: number): Header[] {
+  return [OPERATIONS[op], source.lsn, ['hw_seq', Buffer.from(String(seq))], source.tx, source.ts, shape.header];
+}

@@ -1,0 +1,116 @@
+import type { Client } from 'pg';
+import { CaptureError } from './cdc.errors.js';
+import type { CatalogTable } from './catalog.js';
+import { parseLsn } from './lsn.js';
+import type { Lsn } from './lsn.js';
+import { quoteName, quoteText, textRows } from './postgres-session.js';
+import type { ServerFacts, SlotFacts } from './verify-slot.js';
+
+/** Reads what the server says about itself, the slot and the publication. Changes nothing. */
+export async function readServer(
+  sql: Client,
+  replication: Client,
+  names: { readonly slot: string; readonly publication: string },
+  positionTimeline: number | undefined,
+): Promise<ServerFacts> {
+  const identity = (await replication.query<{ systemid: string; timeline: number }>('IDENTIFY_SYSTEM')).rows[0]!;
+  const timeline = Number(identity.timeline);
+  const [slots, publications, settings] = [
+    await textRows(
+      sql,
+      `SELECT confirmed_flush_lsn, to_jsonb(s)->>'wal_status', to_jsonb(s)->>'invalidation_reason', active_pid, plugin
+         FROM pg_replication_slots s WHERE slot_name = $1`,
+      [names.slot],
+    ),
+    await textRows(sql, 'SELECT oid FROM pg_publication WHERE pubname = $1', [names.publication]),
+    await textRows(sql, `SELECT current_setting('max_slot_wal_keep_size', true)`),
+  ];
+  const changed = positionTimeline !== undefined && positionTimeline !== timeline;
+  return {
+    systemId: identity.systemid,
+    timeline,
+    timelineSwitch: changed ? await readTimelineSwitch(replication, timeline, positionTimeline) : undefined,
+    maxSlotWalKeepSize: settings[0]?.[0] ?? 'unknown',
+    slot: slots[0] === undefined ? undefined : slotFacts(slots[0]),
+    publication: publications[0] === undefined ? undefined : Number(publications[0][0]),
+  };
+}
+
+function slotFacts([confirmed, walStatus, reason, pid, plugin]: readonly (string | null)[]): SlotFacts {
+  return {
+    confirmedFlushLsn: parseLsn(confirmed ?? '0/0'),
+    walStatus: walStatus ?? 'unknown',
+    invalidationReason: reason ?? null,
+    activePid: pid === null || pid === undefined ? null : Number(pid),
+    plugin: plugin ?? '',
+  };
+}
+
+/** Where the history of `timeline` left `from`. A timeline that never was part of it left at 0/0. */
+async function readTimelineSwitch(replication: Client, timeline: number, from: number): Promise<Lsn> {
+  if (timeline === 1) return parseLsn('0/0');
+  const { rows } = await replication.query<{ content: Buffer | string }>(`TIMELINE_HISTORY ${timeline}`);
+  for (const line of String(rows[0]?.content ?? '').split('\n')) {
+    const [parent, lsn] = line.trim().split(/\s+/);
+    if (Number(parent) === from && lsn !== undefined) return parseLsn(lsn);
+  }
+  return parseLsn('0/0');
+}
+
+/** Refuses a server that cannot serve capture, with every fault and its remedy. */
+export async function checkServer(sql: Client): Promise<void> {
+  const [row] = await textRows(
+    sql,
+    `SELECT current_setting('wal_level'), current_setting('max_replication_slots'), current_setting('max_wal_senders'),
+            (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user), current_user`,
+  );
+  const [walLevel, slots, senders, replication, user] = row!;
+  const faults: string[] = [];
+  if (walLevel !== 'logical') faults.push(`wal_level is "${walLevel}". Set wal_level = logical and restart the server.`);
+  if (slots === '0') faults.push('max_replication_slots is 0. Raise it and restart the server.');
+  if (senders === '0') faults.push('max_wal_senders is 0. Raise it and restart the server.');
+  if (replication === 'f') faults.push(`role "${user}" may not replicate. ALTER ROLE "${user}" REPLICATION.`);
+  if (faults.length === 0) return;
+  throw new CaptureError(
+    'CDC_SERVER_NOT_READY',
+    `${faults.length} fault(s):${faults.map((fault) => `\n  - ${fault}`).join('')}`,
+    { faults },
+  );
+}
+
+/** Makes the publication publish exactly these tables, and returns its OID. Alters it only when it differs. */
+export async function ensurePublication(sql: Client, name: string, tables: readonly CatalogTable[]): Promise<number> {
+  const list = tables.map((table) => `TABLE ${table.partitioned ? '' : 'ONLY '}${table.sqlName}`).join(', ');
+  const options = `publish = 'insert, update, delete, truncate', publish_via_partition_root = true`;
+  const read = async () =>
+    textRows(
+      sql,
+      `SELECT p.oid, coalesce(string_agg(r.prrelid::regclass::text, ',' ORDER BY r.prrelid), '') =
+              (SELECT string_agg(t::regclass::text, ',' ORDER BY t::regclass::oid) FROM unnest($2::text[]) t),
+              p.pubviaroot AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
+         FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $1 GROUP BY p.oid`,
+      [name, tables.map((table) => table.sqlName)],
+    );
+  const [found] = await read();
+  if (found === undefined) {
+    await sql.query(`CREATE PUBLICATION ${quoteName(name)} FOR ${list} WITH (${options})`);
+  } else {
+    if (found[1] !== 't') await sql.query(`ALTER PUBLICATION ${quoteName(name)} SET ${list}`);
+    if (found[2] !== 't') await sql.query(`ALTER PUBLICATION ${quoteName(name)} SET (${options})`);
+  }
+  return Number((await read())[0]![0]);
+}
+
+/** Creates the slot and exports its snapshot, which lives as long as the session runs no other command. */
+export async function createSlot(replication: Client, slot: string): Promise<{ consistentPoint: Lsn; snapshot: string }> {
+  const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string }>(
+    `CREATE_REPLICATION_SLOT ${quoteName(slot)} LOGICAL pgoutput EXPORT_SNAPSHOT`,
+  );
+  return { consistentPoint: parseLsn(rows[0]!.consistent_point), snapshot: rows[0]!.snapshot_name };
+}
+
+export async function dropSlotIfExists(sql: Client, slot: string): Promise<void> {
+  await sql.query(
+    `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = ${quoteText(slot)}`,
+  );
+}

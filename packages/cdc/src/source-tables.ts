@@ -1,0 +1,78 @@
+import type { Client } from 'pg';
+import { keyChanged } from './verify-slot.js';
+import { readTables, readTypes } from './catalog.js';
+import type { CatalogTable } from './catalog.js';
+import type { CapturedTable } from './capture.options.js';
+import { JsonTypes } from './json-types.js';
+import type { PgType } from './json-types.js';
+import type { Relation, Tuple } from './pgoutput.js';
+import { quoteName, textRows } from './postgres-session.js';
+import { tableShape } from './rows.js';
+import type { TableShape } from './rows.js';
+import type { TableLookup } from './transaction-assembler.js';
+
+/** The captured tables and their types, as the catalog had them at the start of the connection. */
+export class SourceTables implements TableLookup {
+  #json: JsonTypes;
+
+  private constructor(
+    private readonly sql: Client,
+    readonly tables: readonly CatalogTable[],
+    private types: ReadonlyMap<number, PgType>,
+  ) {
+    this.#json = new JsonTypes(types);
+  }
+
+  static async read(sql: Client, specs: readonly CapturedTable[]): Promise<SourceTables> {
+    return new SourceTables(sql, await readTables(sql, specs), await readTypes(sql));
+  }
+
+  get keys(): Readonly<Record<string, readonly string[]>> {
+    return Object.fromEntries(this.tables.map((table) => [table.spec.table, table.keyColumns]));
+  }
+
+  shapeOf(table: CatalogTable): TableShape {
+    return this.#shape(table, table.columns);
+  }
+
+  /** The shape a table has from this Relation message on. */
+  async shape(relation: Relation): Promise<TableShape | undefined> {
+    const name = `${relation.schema}.${relation.name}`;
+    const table = this.tables.find((candidate) => candidate.spec.table === name);
+    if (table === undefined) return undefined;
+    const identity = relation.columns.filter((column) => column.identity).map((column) => column.name);
+    const full = relation.replicaIdentity === 'f';
+    const fits = full
+      ? table.keyColumns.every((column) => relation.columns.some(({ name: found }) => found === column))
+      : identity.length === table.keyColumns.length && table.keyColumns.every((column) => identity.includes(column));
+    if (!fits) throw keyChanged(name, table.keyColumns, identity);
+    // A type made after the start: read the catalog again.
+    if (relation.columns.some((column) => !this.#json.has(column.typeOid))) {
+      this.types = await readTypes(this.sql);
+      this.#json = new JsonTypes(this.types);
+    }
+    return this.#shape(table, relation.columns);
+  }
+
+  async readRow(shape: TableShape, row: Tuple): Promise<Tuple | undefined> {
+    const table = this.tables.find((candidate) => candidate.spec.table === shape.table);
+    if (table === undefined || shape.key.some((i) => typeof row[i] !== 'string')) return undefined;
+    const key = shape.key.map((i) => quoteName(shape.columns[i]!.name));
+    const where = key.map((column, i) => `${column} = $${i + 1}`).join(' AND ');
+    const wanted = shape.columns.map((column) => quoteName(column.name)).join(', ');
+    const values = shape.key.map((i) => row[i]);
+    try {
+      const rows = await textRows(this.sql, `SELECT ${wanted} FROM ${table.sqlName} WHERE ${where}`, values);
+      return rows[0];
+    } catch (error) {
+      // A column or the table has gone since: the header hw_unchanged will say what is missing.
+      if (/^42(703|P01)$/.test(String((error as { code?: unknown }).code))) return undefined;
+      throw error;
+    }
+  }
+
+  #shape(table: CatalogTable, columns: readonly { readonly name: string; readonly typeOid: number }[]): TableShape {
+    const encoded = columns.map(({ name, typeOid }) => ({ name, encode: this.#json.encoder(typeOid) }));
+    return tableShape(table.spec, encoded, table.keyColumns);
+  }
+}

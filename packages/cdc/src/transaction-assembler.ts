@@ -1,0 +1,194 @@
+import type { OutRecord } from '@headwater/core';
+import { CaptureError } from './cdc.errors.js';
+import { formatLsn } from './lsn.js';
+import type { Lsn } from './lsn.js';
+import { OUTBOX_PREFIX, outboxRecord } from './outbox-message.js';
+import type { LogicalMessage, OldTuple, PgMessage, Relation, Tuple } from './pgoutput.js';
+import { filled, keyText, sourceHeaders, tombstone, upsert } from './rows.js';
+import type { SourceHeaders, TableShape } from './rows.js';
+
+/** How far complete source transactions reach. */
+export interface Progress {
+  readonly commitLsn: Lsn;
+  readonly endLsn: Lsn;
+  readonly xid: number;
+}
+
+/** Where the assembler puts what it made. */
+export interface Sink {
+  add(record: OutRecord): void;
+  /** Everything added so far belongs to complete source transactions. */
+  complete(progress: Progress): void;
+}
+
+/** What the assembler has to ask the world. */
+export interface TableLookup {
+  /** The shape of a published table; undefined when it is not captured. Throws CDC_KEY_CHANGED. */
+  shape(relation: Relation): Promise<TableShape | undefined>;
+  /** The present row with this key, as text in the order of the columns; undefined when it is gone. */
+  readRow(shape: TableShape, key: Tuple): Promise<Tuple | undefined>;
+}
+
+interface Open {
+  readonly finalLsn: Lsn;
+  readonly xid: number;
+  readonly source: SourceHeaders;
+  /** Published before: P1 skips all of it. */
+  readonly skipped: boolean;
+  seq: number;
+}
+
+/** Turns the messages of one connection into records, whole source transactions in commit order. */
+export class TransactionAssembler {
+  readonly #shapes = new Map<number, TableShape | undefined>();
+  readonly #names = new Map<number, string>();
+  #open: Open | undefined;
+  ignoredMessages = 0;
+
+  /** `published`: commit LSN up to which transactions are in the log (P1). */
+  constructor(
+    private readonly sink: Sink,
+    private readonly lookup: TableLookup,
+    private readonly published: Lsn,
+  ) {}
+
+  get inTransaction(): boolean {
+    return this.#open !== undefined;
+  }
+
+  /** Returns a promise only when it had to ask; messages must be accepted one after another. */
+  accept(message: PgMessage, at: string): Promise<void> | undefined {
+    switch (message.type) {
+      case 'begin':
+        this.#begin(message.finalLsn, message.xid, message.commitMicros);
+        return undefined;
+      case 'commit': {
+        const open = this.#transaction(message.type, at);
+        this.#open = undefined;
+        if (open.finalLsn !== message.commitLsn) throw unexpected('commit of another transaction', at);
+        this.sink.complete({ commitLsn: open.finalLsn, endLsn: message.endLsn, xid: open.xid });
+        return undefined;
+      }
+      case 'relation':
+        return this.#relation(message);
+      case 'insert':
+        return this.#upsert(message.relation, 'c', undefined, message.row, at);
+      case 'update':
+        return this.#upsert(message.relation, 'u', message.old, message.row, at);
+      case 'delete':
+        this.#delete(message.relation, message.old, at);
+        return undefined;
+      case 'truncate':
+        this.#truncate(message.relations, at);
+        return undefined;
+      case 'message':
+        this.#message(message, at);
+        return undefined;
+      case 'origin':
+      case 'type':
+        return undefined;
+    }
+  }
+
+  #begin(finalLsn: Lsn, xid: number, commitMicros: bigint): void {
+    if (this.#open !== undefined) throw unexpected('begin inside a transaction', formatLsn(finalLsn));
+    const source = sourceHeaders(formatLsn(finalLsn), String(xid), commitMicros);
+    this.#open = { finalLsn, xid, source, skipped: finalLsn <= this.published, seq: 0 };
+  }
+
+  #transaction(type: string, at: string): Open {
+    if (this.#open === undefined) throw unexpected(`${type} outside a transaction`, at);
+    return this.#open;
+  }
+
+  async #relation(relation: Relation): Promise<void> {
+    this.#names.set(relation.oid, `${relation.schema}.${relation.name}`);
+    this.#shapes.set(relation.oid, await this.lookup.shape(relation));
+  }
+
+  #shape(oid: number, at: string): TableShape | undefined {
+    const shape = this.#shapes.get(oid);
+    if (shape === undefined && !this.#shapes.has(oid)) throw unexpected(`row of unknown relation ${oid}`, at);
+    return shape;
+  }
+
+  #upsert(oid: number, op: 'c' | 'u', old: OldTuple | undefined, row: Tuple, at: string): Promise<void> | undefined {
+    const open = this.#transaction(op === 'c' ? 'insert' : 'update', at);
+    const shape = this.#shape(oid, at);
+    if (shape === undefined || open.skipped) return undefined;
+    checkWidth(shape, row, at);
+    if (!row.includes(undefined)) {
+      this.#put(open, shape, op, old, row, at);
+      return undefined;
+    }
+    const image = old?.kind === 'full' ? filled(row, old.tuple) : row;
+    if (!image.includes(undefined)) {
+      this.#put(open, shape, op, old, image, at);
+      return undefined;
+    }
+    return this.lookup
+      .readRow(shape, filled(image, old?.tuple ?? []))
+      .then((present) => this.#put(open, shape, op, old, present === undefined ? image : filled(image, present), at));
+  }
+
+  #put(open: Open, shape: TableShape, op: 'c' | 'u', old: OldTuple | undefined, row: Tuple, at: string): void {
+    const before = old === undefined ? undefined : keyText(shape, old.tuple);
+    const key = keyText(shape, filled(row, old?.tuple ?? []));
+    if (key === undefined) throw unexpected(`row of ${shape.table} without key`, at);
+    if (before !== undefined && before !== key) this.sink.add(tombstone(shape, before, open.source, open.seq++));
+    this.sink.add(upsert(shape, op, key, row, open.source, open.seq++));
+  }
+
+  #delete(oid: number, old: OldTuple, at: string): void {
+    const open = this.#transaction('delete', at);
+    const shape = this.#shape(oid, at);
+    if (shape === undefined || open.skipped) return;
+    checkWidth(shape, old.tuple, at);
+    const key = keyText(shape, old.tuple);
+    if (key === undefined) throw unexpected(`delete from ${shape.table} without key`, at);
+    this.sink.add(tombstone(shape, key, open.source, open.seq++));
+  }
+
+  #truncate(oids: readonly number[], at: string): void {
+    const open = this.#transaction('truncate', at);
+    const tables = oids.filter((oid) => this.#shape(oid, at) !== undefined).map((oid) => this.#names.get(oid));
+    if (tables.length === 0 || open.skipped) return;
+    const lsn = formatLsn(open.finalLsn);
+    throw new CaptureError(
+      'CDC_TRUNCATE_UNSUPPORTED',
+      `TRUNCATE of ${tables.join(', ')} in the transaction committed at ${lsn}: the log would keep rows that the table has lost. ` +
+        'Use DELETE instead of TRUNCATE; to go on, drop the slot and start with snapshot "when-needed".',
+      { tables, lsn },
+    );
+  }
+
+  #message(message: LogicalMessage, at: string): void {
+    const open = message.transactional ? this.#transaction('message', at) : undefined;
+    if (message.prefix !== OUTBOX_PREFIX) {
+      this.ignoredMessages += 1;
+      return;
+    }
+    if (open !== undefined) {
+      if (!open.skipped) this.sink.add(outboxRecord(message.content, open.source, open.seq++, at));
+      return;
+    }
+    if (message.lsn <= this.published) return;
+    if (this.#open !== undefined) throw unexpected('message between the rows of a transaction', at);
+    const lsn = formatLsn(message.lsn);
+    const source = sourceHeaders(lsn, `message-${lsn}`, BigInt(Date.now()) * 1_000n);
+    this.sink.add(outboxRecord(message.content, source, 0, at));
+    this.sink.complete({ commitLsn: message.lsn, endLsn: message.lsn, xid: 0 });
+  }
+}
+
+function checkWidth(shape: TableShape, row: Tuple, at: string): void {
+  if (row.length !== shape.columns.length) {
+    throw unexpected(`row of ${shape.table} with ${row.length} instead of ${shape.columns.length} columns`, at);
+  }
+}
+
+function unexpected(what: string, at: string): CaptureError {
+  return new CaptureError('CDC_PROTOCOL', `${what} at ${at}. Nothing of it was published or acknowledged; start capture again.`, {
+    lsn: at,
+  });
+}

@@ -9,10 +9,9 @@ import { devServices, type DevServices } from './dev-services.js';
 import { kafkaAnswers } from './kafka-answers.js';
 import { identify } from './process-identity.js';
 import { testDatabase } from './test-database.js';
-import { uniqueName } from './unique-name.js';
 
-// The user postgres must be able to enter it: not below a private temporary directory.
-const directory = resolve('.headwater', uniqueName('services-spec'));
+// Not below a private temporary directory: the user postgres must be able to enter it. Named so that npm test sweeps it.
+const directory = resolve('.headwater', `test-${process.pid}`);
 let services: DevServices;
 
 beforeAll(async () => {

@@ -1,1 +1,4 @@
-export {};
+export { KAFKA_DEFAULTS, kafkaLog } from './kafka-log.js';
+export type { KafkaOptions } from './kafka-log.js';
+export { KafkaError } from './kafka.errors.js';
+export type { KafkaErrorCode } from './kafka.errors.js';

@@ -1,0 +1,58 @@
+import { randomUUID } from 'node:crypto';
+import type { FetchedBatch, Log, LogRecord } from '@headwater/core';
+import { eventually } from './eventually.testing.js';
+import { kafkaLog, type KafkaOptions } from './kafka-log.js';
+
+/** The brokers of the test run, from KAFKA_BROKERS. */
+export function testBrokers(): string[] {
+  const brokers = process.env['KAFKA_BROKERS'];
+  if (!brokers)
+    throw new Error('KAFKA_BROKERS is not set. Start a broker and set it, for example KAFKA_BROKERS=127.0.0.1:9092.');
+  return brokers.split(',');
+}
+
+export function testLog(options: Partial<KafkaOptions> = {}): Log {
+  return kafkaLog({ brokers: testBrokers(), ...options });
+}
+
+/** A name no other test uses. */
+export function unique(name: string): string {
+  return `${name}-${randomUUID().slice(0, 8)}`;
+}
+
+export async function newTopic(log: Log, partitions = 1, config: Record<string, string> = {}): Promise<string> {
+  const topic = unique('topic');
+  await log.admin.ensureTopics([{ topic, partitions, cleanupPolicy: 'delete', config }]);
+  return topic;
+}
+
+/** Everything committed in the topic, by partition and offset, once no transaction is open on it. */
+export async function committedRecords(log: Log, topic: string): Promise<LogRecord[]> {
+  // The coordinator answers a commit before it has written the markers.
+  const offsets = await eventually(async () => {
+    const now = await log.admin.offsets(topic);
+    return now.every(({ lastStable, high }) => lastStable === high) ? now : undefined;
+  });
+  const ends = new Map(offsets.map((of) => [of.partition, of]));
+  const reader = log.reader();
+  for (const { partition, start, lastStable } of ends.values())
+    if (start < lastStable) reader.seek(topic, partition, start);
+  const records: LogRecord[] = [];
+  const left = new Set([...ends.values()].filter((of) => of.start < of.lastStable).map((of) => of.partition));
+  while (left.size > 0) {
+    for (const batch of await reader.poll()) {
+      records.push(...batch.records);
+      if (batch.nextOffset >= ends.get(batch.partition)!.lastStable) left.delete(batch.partition);
+    }
+  }
+  await reader.close();
+  return records.sort((a, b) => a.partition - b.partition || a.offset - b.offset);
+}
+
+export function texts(records: readonly LogRecord[]): (string | null)[] {
+  return records.map(({ value }) => value?.toString() ?? null);
+}
+
+export function recordsOf(batches: readonly FetchedBatch[]): LogRecord[] {
+  return batches.flatMap(({ records }) => [...records]);
+}

@@ -1,0 +1,58 @@
+import type { ConnectionOptions } from 'node:tls';
+import type { GroupOptions, Log, LogGroup, LogReader, LogWriter, WriterOptions } from '@headwater/core';
+import { KafkaAdmin } from './admin.js';
+import { KafkaGroup } from './group.js';
+import { KafkaError } from './kafka.errors.js';
+import { kafkajsClient } from './kafkajs-hook.js';
+import { KafkaReader } from './reader.js';
+import { Wire } from './wire.js';
+import { KafkaWriter } from './writer.js';
+
+export interface KafkaOptions {
+  /** Where to ask first, each as host:port. Two or three of a larger cluster are enough. */
+  readonly brokers: readonly string[];
+  /** Names this process in the brokers' logs and quotas. Default `headwater`. */
+  readonly clientId?: string;
+  /** `true`, or Node's TLS options for an own CA or a client certificate. Default off. */
+  readonly ssl?: boolean | ConnectionOptions;
+  /** Credentials, when the cluster wants them. Default none. */
+  readonly sasl?: {
+    readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512';
+    readonly username: string;
+    readonly password: string;
+  };
+  /** How long one request may stay unanswered before it is tried elsewhere. Raise it for slow disks or far brokers. Default 4,000. */
+  readonly requestTimeoutMs?: number;
+  /**
+   * Where to connect for an address the brokers advertise: for tunnels and proxies, when that address cannot be reached from here. TLS still
+   * checks the advertised name. Default: the address itself.
+   */
+  readonly connect?: (host: string, port: number) => { host: string; port: number };
+}
+
+export const KAFKA_DEFAULTS = Object.freeze({ clientId: 'headwater', requestTimeoutMs: 4_000 });
+
+/**
+ * The Log port on Kafka. Does no I/O by itself: connections are made on first use. `close()` ends everything made by it: groups leave,
+ * open transactions are aborted, sockets are closed.
+ */
+export function kafkaLog(options: KafkaOptions): Log {
+  const { brokers } = options;
+  if (brokers.length === 0) {
+    throw new KafkaError('LOG_OPTIONS_INVALID', 'no brokers given. Name at least one as host:port.');
+  }
+  const resolved = { ...KAFKA_DEFAULTS, ...options };
+  const { kafka, connections } = kafkajsClient(resolved);
+  const wire = new Wire(connections, resolved);
+  const admin = new KafkaAdmin(wire, kafka);
+  return {
+    admin,
+    writer: (of: WriterOptions): LogWriter => new KafkaWriter(wire, of),
+    reader: (): LogReader => new KafkaReader(wire),
+    group: (of: GroupOptions): LogGroup => new KafkaGroup(wire, of),
+    async close() {
+      await wire.close();
+      await admin.close();
+    },
+  };
+}

@@ -1,0 +1,136 @@
+import { KafkaError } from './kafka.errors.js';
+import type { Connection, ConnectionBuilder } from './kafkajs-hook.js';
+import type { Call } from './requests.js';
+
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+export type Versions = Readonly<Record<number, { minVersion: number; maxVersion: number }>>;
+
+/**
+ * Connections of one owner, one per broker. A broker answers a connection strictly in order, so a long poll on a shared one would hold
+ * back everybody else.
+ */
+export class Lane {
+  readonly #builder: ConnectionBuilder;
+  readonly #timeoutMs: number;
+  readonly #connections = new Map<string, Promise<Connection>>();
+  #closed = false;
+
+  constructor(builder: ConnectionBuilder, timeoutMs: number) {
+    this.#builder = builder;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** Rejects when the answer did not come: the request may have been done or not. */
+  async send<T>(address: Address, call: Call<T>, versions?: Versions): Promise<T> {
+    const key = `${address.host}:${address.port}`;
+    let connection: Connection | undefined;
+    try {
+      connection = await this.#connection(key, address);
+      if (versions !== undefined) connection.setVersions(versions);
+      return await connection.send({
+        request: {
+          apiKey: call.apiKey,
+          apiName: call.apiName,
+          apiVersion: call.apiVersion,
+          encode: () => {
+            const body = call.encode();
+            return { buf: body, buffer: body };
+          },
+        },
+        response: { decode: (payload) => call.decode(payload), parse: (answer) => answer },
+        requestTimeout: call.timeoutMs ?? this.#timeoutMs,
+        logResponseError: false,
+      });
+    } catch (cause) {
+      // After a time-out the late answer would hold up the line: the next request gets a new connection.
+      if (connection !== undefined) this.#forget(key, connection);
+      throw classified(cause, key);
+    }
+  }
+
+  /** Ends every connection now; requests in flight reject. The next request connects again. */
+  cut(): void {
+    for (const [key, connecting] of this.#connections) {
+      this.#connections.delete(key);
+      connecting.then(end, () => undefined);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const connecting = [...this.#connections.values()];
+    this.#connections.clear();
+    await Promise.all(connecting.map((connection) => connection.then(end, () => undefined)));
+  }
+
+  async #connection(key: string, address: Address): Promise<Connection> {
+    if (this.#closed) throw closedError();
+    const known = this.#connections.get(key);
+    if (known !== undefined) {
+      const connection = await known;
+      if (connection.isConnected()) return connection;
+      this.#forget(key, connection);
+      return this.#connection(key, address);
+    }
+    const connecting = this.#connect(address);
+    this.#connections.set(key, connecting);
+    try {
+      return await connecting;
+    } catch (error) {
+      if (this.#connections.get(key) === connecting) this.#connections.delete(key);
+      throw error;
+    }
+  }
+
+  async #connect(address: Address): Promise<Connection> {
+    const { pool } = await this.#builder.build(address);
+    const connection = pool[0]!;
+    connection.setSupportAuthenticationProtocol(true);
+    try {
+      await connection.connect();
+    } catch (error) {
+      end(connection);
+      throw error;
+    }
+    return connection;
+  }
+
+  #forget(key: string, connection: Connection): void {
+    const known = this.#connections.get(key);
+    known?.then(
+      (current) => {
+        if (current === connection && this.#connections.get(key) === known) this.#connections.delete(key);
+      },
+      () => undefined,
+    );
+    end(connection);
+  }
+}
+
+function end(connection: Connection): void {
+  // kafkajs's disconnect waits for what is in flight; a long poll would hold it for its whole wait.
+  connection.rejectRequests(new Error('Connection given up'));
+  connection.disconnect().catch(() => undefined);
+  connection.socket?.destroy();
+}
+
+export function closedError(): KafkaError {
+  return new KafkaError(
+    'LOG_CLOSED',
+    'this log, or the part of it that was used, is closed. Open a new one with kafkaLog().',
+  );
+}
+
+/** A connection fault passes as it is, to be tried again; wrong credentials never heal by themselves. */
+function classified(cause: unknown, broker: string): unknown {
+  if ((cause as { name?: string } | null)?.name !== 'KafkaJSSASLAuthenticationError') return cause;
+  return new KafkaError(
+    'KAFKA_AUTHENTICATION_FAILED',
+    `broker ${broker} refused the credentials. Check sasl.mechanism, sasl.username and sasl.password.`,
+    { cause, facts: { broker } },
+  );
+}

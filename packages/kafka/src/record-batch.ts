@@ -1,0 +1,98 @@
+import { crc32c } from '@node-rs/crc32';
+import type { Header, OutRecord } from '@headwater/core';
+import { putVarint, varintSize } from './bytes.js';
+
+/** Under whose name a batch is written. A retry sends the same bytes, so the broker knows a repetition by its sequence. */
+export interface BatchProducer {
+  readonly producerId: bigint;
+  readonly epoch: number;
+  readonly baseSequence: number;
+}
+
+/** Bytes before the first record of a batch. */
+export const BATCH_HEADER_BYTES = 61;
+const TRANSACTIONAL = 16;
+const SEQUENCE_MODULUS = 0x8000_0000;
+const NO_HEADERS: readonly Header[] = [];
+
+/** Sequence numbers wrap modulo 2^31, as the broker expects. */
+export function sequenceAfter(sequence: number, records: number): number {
+  return (sequence + records) % SEQUENCE_MODULUS;
+}
+
+/** An upper bound of what the record takes in a batch; never below its true size. */
+export function recordBytesAtMost(record: OutRecord): number {
+  let size = 36 + (record.key?.length ?? 0) + (record.value?.length ?? 0);
+  if (record.headers !== undefined) {
+    for (const [name, value] of record.headers) size += 10 + name.length * 3 + (value?.length ?? 0);
+  }
+  return size;
+}
+
+/** One transactional record batch (magic 2) of `records`, all of one partition. */
+export function encodeBatch(records: readonly OutRecord[], producer: BatchProducer, nowMs: number): Buffer {
+  let capacity = BATCH_HEADER_BYTES;
+  for (const record of records) capacity += recordBytesAtMost(record);
+  const batch = Buffer.allocUnsafe(capacity);
+  const firstTimestamp = records[0]!.timestamp ?? nowMs;
+  let maxTimestamp = firstTimestamp;
+  let at = BATCH_HEADER_BYTES;
+  for (let index = 0; index < records.length; index++) {
+    const record = records[index]!;
+    const timestamp = record.timestamp ?? nowMs;
+    if (timestamp > maxTimestamp) maxTimestamp = timestamp;
+    at = putRecord(batch, at, record, index, timestamp - firstTimestamp);
+  }
+  const bytes = batch.subarray(0, at);
+  bytes.fill(0, 0, 8); // base offset: the broker sets it
+  bytes.writeInt32BE(at - 12, 8);
+  bytes.writeInt32BE(-1, 12); // leader epoch: unknown
+  bytes[16] = 2; // magic
+  bytes.writeInt16BE(TRANSACTIONAL, 21);
+  bytes.writeInt32BE(records.length - 1, 23);
+  bytes.writeBigInt64BE(BigInt(firstTimestamp), 27);
+  bytes.writeBigInt64BE(BigInt(maxTimestamp), 35);
+  bytes.writeBigInt64BE(producer.producerId, 43);
+  bytes.writeInt16BE(producer.epoch, 51);
+  bytes.writeInt32BE(producer.baseSequence, 53);
+  bytes.writeInt32BE(records.length, 57);
+  bytes.writeUInt32BE(crc32c(bytes.subarray(21)), 17);
+  return bytes;
+}
+
+function putRecord(batch: Buffer, start: number, record: OutRecord, index: number, timestampDelta: number): number {
+  const headers = record.headers ?? NO_HEADERS;
+  let size = 1 + varintSize(timestampDelta) + varintSize(index) + bytesSize(record.key) + bytesSize(record.value);
+  size += varintSize(headers.length);
+  for (const [name, value] of headers) {
+    const nameLength = Buffer.byteLength(name);
+    size += varintSize(nameLength) + nameLength + bytesSize(value);
+  }
+  let at = putVarint(batch, start, size);
+  batch[at++] = 0; // attributes
+  at = putVarint(batch, at, timestampDelta);
+  at = putVarint(batch, at, index);
+  at = putBytes(batch, at, record.key);
+  at = putBytes(batch, at, record.value);
+  at = putVarint(batch, at, headers.length);
+  for (const [name, value] of headers) {
+    at = putVarint(batch, at, Buffer.byteLength(name));
+    at += batch.write(name, at);
+    at = putBytes(batch, at, value);
+  }
+  return at;
+}
+
+function bytesSize(bytes: Buffer | null): number {
+  return bytes === null ? 1 : varintSize(bytes.length) + bytes.length;
+}
+
+function putBytes(batch: Buffer, start: number, bytes: Buffer | null): number {
+  if (bytes === null) {
+    batch[start] = 1; // zigzag of -1
+    return start + 1;
+  }
+  const at = putVarint(batch, start, bytes.length);
+  bytes.copy(batch, at);
+  return at + bytes.length;
+}

@@ -1,0 +1,289 @@
+import { errorMessage, type TopicPartition } from '@headwater/core';
+import {
+  COORDINATOR_NOT_AVAILABLE,
+  CONCURRENT_TRANSACTIONS,
+  KafkaError,
+  NOT_COORDINATOR,
+  isRetriable,
+  refused,
+} from './kafka.errors.js';
+import type { ConnectionBuilder } from './kafkajs-hook.js';
+import { Lane, closedError, type Address, type Versions } from './lane.js';
+import { apiVersions, findCoordinator, metadata, type Answer, type Call, type CoordinatorType } from './requests.js';
+import { wait } from './wait.js';
+
+export interface WireOptions {
+  readonly brokers: readonly string[];
+  readonly requestTimeoutMs: number;
+}
+
+export interface PatienceOptions {
+  readonly deadlineMs: number;
+  readonly signal?: AbortSignal;
+  /** Told of every attempt that may have been done without an answer. */
+  readonly onLost?: (cause: unknown) => void;
+}
+
+/** The oldest broker spoken to is 2.7: Fetch v12, OffsetFetch v7, JoinGroup v9. */
+const NEEDED: readonly (readonly [apiKey: number, apiName: string, version: number])[] = [
+  [0, 'Produce', 9],
+  [1, 'Fetch', 12],
+  [3, 'Metadata', 12],
+  [9, 'OffsetFetch', 7],
+  [11, 'JoinGroup', 9],
+  [22, 'InitProducerId', 4],
+];
+
+/** What everybody on one cluster shares: addresses, leaders, coordinators, what the brokers can. No I/O before first use. */
+export class Wire {
+  readonly requestTimeoutMs: number;
+  readonly closing = new AbortController();
+  readonly #builder: ConnectionBuilder;
+  readonly #seeds: readonly Address[];
+  readonly #shared: Lane;
+  readonly #lanes = new Set<Lane>();
+  readonly #owned = new Set<Stoppable>();
+  readonly #brokers = new Map<number, Address>();
+  readonly #leaders = new Map<string, readonly number[]>();
+  readonly #coordinators = new Map<string, number>();
+  #capabilities: Promise<Capabilities> | undefined;
+  #turn = 0;
+
+  constructor(builder: ConnectionBuilder, options: WireOptions) {
+    this.#builder = builder;
+    this.#seeds = options.brokers.map(parseAddress);
+    this.requestTimeoutMs = options.requestTimeoutMs;
+    this.#shared = this.lane();
+  }
+
+  /** Connections for one owner, who closes them with `release`. */
+  lane(): Lane {
+    const lane = new Lane(this.#builder, this.requestTimeoutMs);
+    this.#lanes.add(lane);
+    return lane;
+  }
+
+  async release(lane: Lane): Promise<void> {
+    this.#lanes.delete(lane);
+    await lane.close();
+  }
+
+  /** What is to be ended before the connections are: groups leave, transactions are aborted. */
+  adopt(one: Stoppable): void {
+    this.assertOpen();
+    this.#owned.add(one);
+  }
+
+  dismiss(one: Stoppable): void {
+    this.#owned.delete(one);
+  }
+
+  async close(): Promise<void> {
+    // Groups first: their work may still be writing its last transaction.
+    for (const order of [0, 1]) {
+      await Promise.all([...this.#owned].filter((one) => one.order === order).map((one) => one.stop()));
+    }
+    this.closing.abort();
+    await Promise.all([...this.#lanes].map((lane) => this.release(lane)));
+  }
+
+  assertOpen(): void {
+    if (this.closing.signal.aborted) throw closedError();
+  }
+
+  /** True when producing and committing offsets add to the transaction by themselves and every transaction has its own epoch (KIP-890). */
+  async hasTransactionVersion2(): Promise<boolean> {
+    return (await this.#capable()).transactionVersion >= 2;
+  }
+
+  async send<T>(nodeId: number, call: Call<T>, lane: Lane = this.#shared): Promise<T> {
+    const { versions } = await this.#capable();
+    const address = this.#brokers.get(nodeId);
+    if (address === undefined) throw new Error(`broker ${nodeId} is not in the metadata`);
+    return lane.send(address, call, versions);
+  }
+
+  /** The partitions' leaders, -1 for none; undefined when the topic does not exist. */
+  async leaders(topic: string): Promise<readonly number[] | undefined> {
+    if (!this.#leaders.has(topic)) await this.refresh([topic]);
+    return this.#leaders.get(topic);
+  }
+
+  /** The leaders as last seen, without asking. */
+  knownLeaders(topic: string): readonly number[] | undefined {
+    return this.#leaders.get(topic);
+  }
+
+  async refresh(topics: readonly string[]): Promise<void> {
+    const answer = await this.#anyBroker(metadata([...new Set(topics)]));
+    for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port });
+    for (const { topic, error, leaders } of answer.topics) {
+      if (error === 17 || error === 29) throw refused('Metadata', error, { topic });
+      if (error === 0 || leaders.length > 0) this.#leaders.set(topic, leaders);
+      else this.#leaders.delete(topic);
+    }
+  }
+
+  /** As `refresh`; a cluster that does not answer leaves what was known. */
+  async tryRefresh(topics: readonly string[]): Promise<void> {
+    try {
+      await this.refresh(topics);
+    } catch (error) {
+      if (error instanceof KafkaError && !error.retryable) throw error;
+    }
+  }
+
+  /** Partitions by the broker that leads them; those without a leader are named. */
+  async byLeader<T extends TopicPartition>(items: readonly T[]): Promise<{ led: Map<number, T[]>; leaderless: T[] }> {
+    const led = new Map<number, T[]>();
+    const leaderless: T[] = [];
+    for (const item of items) {
+      const leader = (this.#leaders.get(item.topic) ?? (await this.leaders(item.topic)))?.[item.partition] ?? -1;
+      const known = led.get(leader);
+      if (leader < 0) leaderless.push(item);
+      else if (known === undefined) led.set(leader, [item]);
+      else known.push(item);
+    }
+    return { led, leaderless };
+  }
+
+  /**
+   * Sends the call to the coordinator until the answer is final. The same call is repeated after a lost answer, so it must be one that may
+   * be done twice. Rejects with KAFKA_UNREACHABLE when `deadlineMs` passed.
+   */
+  async coordinated<T extends Answer>(
+    type: CoordinatorType,
+    key: string,
+    call: Call<T>,
+    lane: Lane,
+    options: PatienceOptions,
+  ): Promise<T> {
+    const deadline = performance.now() + options.deadlineMs;
+    for (let pauseMs = 2; ;) {
+      let last: unknown;
+      try {
+        const answer = await this.#askCoordinator(type, key, call, lane, options);
+        if (!isRetriable(answer.error)) return answer;
+        last = refused(call.apiName, answer.error, { key });
+        pauseMs = Math.min(pauseMs * 2, answer.error === CONCURRENT_TRANSACTIONS ? 10 : 200);
+      } catch (error) {
+        if (error instanceof KafkaError && !error.retryable) throw error;
+        last = error;
+        pauseMs = Math.min(Math.max(pauseMs * 2, 25), 200);
+      }
+      this.assertOpen();
+      if (options.signal?.aborted || performance.now() + pauseMs > deadline) throw unreachable(call.apiName, key, last);
+      await wait(pauseMs, options.signal, this.closing.signal);
+    }
+  }
+
+  async coordinator(type: CoordinatorType, key: string): Promise<number> {
+    const known = this.#coordinators.get(`${type}/${key}`);
+    if (known !== undefined) return known;
+    const answer = await this.#anyBroker(findCoordinator(type, key));
+    if (answer.error !== 0) throw refused('FindCoordinator', answer.error, { key });
+    if (!this.#brokers.has(answer.nodeId)) await this.refresh([]);
+    this.#coordinators.set(`${type}/${key}`, answer.nodeId);
+    return answer.nodeId;
+  }
+
+  forgetCoordinator(type: CoordinatorType, key: string): void {
+    this.#coordinators.delete(`${type}/${key}`);
+  }
+
+  async #askCoordinator<T extends Answer>(
+    type: CoordinatorType,
+    key: string,
+    call: Call<T>,
+    lane: Lane,
+    { onLost }: PatienceOptions,
+  ): Promise<T> {
+    const nodeId = await this.coordinator(type, key);
+    try {
+      const answer = await this.send(nodeId, call, lane);
+      if (answer.error === COORDINATOR_NOT_AVAILABLE || answer.error === NOT_COORDINATOR)
+        this.forgetCoordinator(type, key);
+      return answer;
+    } catch (error) {
+      this.forgetCoordinator(type, key);
+      onLost?.(error);
+      throw error;
+    }
+  }
+
+  /** Asks one broker after the other, the known ones first, until one answers. */
+  async #anyBroker<T>(call: Call<T>): Promise<T> {
+    const { versions } = await this.#capable();
+    return this.#firstAnswer(call, versions);
+  }
+
+  async #firstAnswer<T>(call: Call<T>, versions?: Versions): Promise<T> {
+    const addresses = [...this.#brokers.values(), ...this.#seeds];
+    let last: unknown;
+    for (let tried = 0; tried < addresses.length; tried++) {
+      this.assertOpen();
+      try {
+        return await this.#shared.send(addresses[this.#turn % addresses.length]!, call, versions);
+      } catch (error) {
+        if (error instanceof KafkaError) throw error;
+        last = error;
+        this.#turn++;
+      }
+    }
+    throw unreachable(call.apiName, addresses.map(({ host, port }) => `${host}:${port}`).join(', '), last);
+  }
+
+  #capable(): Promise<Capabilities> {
+    this.#capabilities ??= this.#detect().catch((error: unknown) => {
+      this.#capabilities = undefined;
+      throw error;
+    });
+    return this.#capabilities;
+  }
+
+  async #detect(): Promise<Capabilities> {
+    const answer = await this.#firstAnswer(apiVersions());
+    if (answer.error !== 0) throw refused('ApiVersions', answer.error);
+    const missing = NEEDED.filter(([apiKey, , version]) => (answer.versions.get(apiKey)?.maxVersion ?? -1) < version);
+    if (missing.length > 0) {
+      const names = missing.map(([, apiName, version]) => `${apiName} v${version}`).join(', ');
+      throw new KafkaError('KAFKA_TOO_OLD', `the broker lacks ${names}. Upgrade it to Kafka 3.0 or later.`, {
+        facts: { missing: names },
+      });
+    }
+    return {
+      versions: Object.fromEntries(answer.versions),
+      transactionVersion: answer.features.get('transaction.version') ?? 0,
+    };
+  }
+}
+
+export interface Stoppable {
+  /** 0 is stopped before 1. */
+  readonly order: 0 | 1;
+  stop(): Promise<void>;
+}
+
+interface Capabilities {
+  readonly versions: Versions;
+  readonly transactionVersion: number;
+}
+
+export function unreachable(what: string, where: string, cause: unknown): KafkaError {
+  return new KafkaError(
+    'KAFKA_UNREACHABLE',
+    `${what} (${where}) got no usable answer in time: ${errorMessage(cause)}. Check that the brokers run and are reachable.`,
+    { retryable: true, cause, facts: { request: what, where } },
+  );
+}
+
+function parseAddress(broker: string): Address {
+  const colon = broker.lastIndexOf(':');
+  const port = Number(broker.slice(colon + 1));
+  if (colon < 1 || !Number.isInteger(port) || port < 1 || port > 65_535) {
+    throw new KafkaError('LOG_OPTIONS_INVALID', `broker "${broker}" is not host:port. Write it like "kafka-1:9092".`, {
+      facts: { broker },
+    });
+  }
+  return { host: broker.slice(0, colon), port };
+}

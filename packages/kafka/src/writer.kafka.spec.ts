@@ -1,0 +1,198 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import type { Log, OutRecord } from '@headwater/core';
+import { committedRecords, newTopic, testLog, texts, unique } from './broker.testing.js';
+import { eventually } from './eventually.testing.js';
+
+describe('writer', () => {
+  let log: Log;
+  beforeAll(() => {
+    log = testLog();
+  });
+  afterAll(() => log.close());
+
+  const record = (topic: string, value: string, more: Partial<OutRecord> = {}): OutRecord => ({
+    topic,
+    key: Buffer.from(value),
+    value: Buffer.from(value),
+    ...more,
+  });
+
+  it('writes keys, values, tombstones, headers and timestamps as given', async () => {
+    const topic = await newTopic(log, 1, { 'retention.ms': '-1' });
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    const outcome = await writer.transact([
+      {
+        topic,
+        key: Buffer.from('k'),
+        value: Buffer.from('v'),
+        headers: [
+          ['é', Buffer.from('1')],
+          ['n', null],
+        ],
+        timestamp: 1_700_000_000_000,
+      },
+      { topic, partition: 0, key: null, value: null, timestamp: 1_600_000_000_000 },
+    ]);
+    expect(outcome).toEqual({ outcome: 'committed' });
+    expect(await committedRecords(log, topic)).toEqual([
+      {
+        topic,
+        partition: 0,
+        offset: 0,
+        timestamp: 1_700_000_000_000,
+        key: Buffer.from('k'),
+        value: Buffer.from('v'),
+        headers: [
+          ['é', Buffer.from('1')],
+          ['n', null],
+        ],
+      },
+      { topic, partition: 0, offset: 1, timestamp: 1_600_000_000_000, key: null, value: null, headers: [] },
+    ]);
+  });
+
+  it('streams many appends through one transaction, in order, unseen before the commit', async () => {
+    const topic = await newTopic(log, 3);
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    const transaction = writer.begin();
+    for (let batch = 0; batch < 5; batch++) {
+      await transaction.append(Array.from({ length: 100 }, (_, n) => record(topic, `${batch * 100 + n}`)));
+    }
+    await transaction.append([]);
+    expect((await log.admin.offsets(topic)).map(({ lastStable }) => lastStable)).toEqual([0, 0, 0]);
+    expect(await transaction.commit()).toEqual({ outcome: 'committed' });
+    const records = await committedRecords(log, topic);
+    expect(records).toHaveLength(500);
+    for (let partition = 0; partition < 3; partition++) {
+      const values = records.filter((of) => of.partition === partition).map(({ value }) => Number(value));
+      expect(values).toEqual([...values].sort((a, b) => a - b));
+    }
+  });
+
+  it('S55 runs 1,000 transactions back to back and loses none', async () => {
+    const topic = await newTopic(log, 1);
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    for (let n = 0; n < 1_000; n++) {
+      expect(await writer.transact([record(topic, `${n}`)])).toEqual({ outcome: 'committed' });
+    }
+    expect(texts(await committedRecords(log, topic))).toEqual(Array.from({ length: 1_000 }, (_, n) => `${n}`));
+  });
+
+  it('splits a large append into batches the broker takes', async () => {
+    const topic = await newTopic(log, 2);
+    const writer = log.writer({ transactionalId: unique('writer'), transactionTimeoutMs: 30_000 });
+    await writer.fence();
+    const value = Buffer.alloc(300_000, 7);
+    const records = Array.from({ length: 60 }, (_, n) => ({
+      topic,
+      partition: n % 2,
+      key: Buffer.from(`${n}`),
+      value,
+    }));
+    expect(await writer.transact(records)).toEqual({ outcome: 'committed' });
+    const keys = (await committedRecords(log, topic)).map(({ key }) => Number(key));
+    expect(keys).toEqual([...records.keys()].sort((a, b) => (a % 2) - (b % 2) || a - b));
+  });
+
+  it('S45 refuses a record above the limit by name, and shows nothing of its transaction', async () => {
+    const topic = await newTopic(log, 1);
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    const outcome = await writer.transact([
+      record(topic, 'small'),
+      { topic, partition: 0, key: null, value: Buffer.alloc(1_100_000) },
+    ]);
+    expect(outcome).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'RECORD_TOO_LARGE', retryable: false, facts: { topic } },
+    });
+    expect(outcome).not.toHaveProperty('fenced');
+    expect(await writer.transact([record(topic, 'next')])).toEqual({ outcome: 'committed' });
+    expect(texts(await committedRecords(log, topic))).toEqual(['next']);
+  });
+
+  it('S45 reports what only the topic finds too large, and goes on after it', async () => {
+    const topic = await newTopic(log, 1, { 'max.message.bytes': '2000' });
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    const transaction = writer.begin();
+    await transaction.append([record(topic, 'small')]);
+    await expect(
+      transaction.append([{ topic, partition: 0, key: null, value: Buffer.alloc(5_000) }]),
+    ).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE' });
+    expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', cause: { code: 'RECORD_TOO_LARGE' } });
+    expect(await writer.transact([record(topic, 'next')])).toEqual({ outcome: 'committed' });
+    expect(texts(await committedRecords(log, topic))).toEqual(['next']);
+  });
+
+  it('commits nothing without asking the broker, and refuses a writer that is not fenced', async () => {
+    const elsewhere = testLog({ brokers: ['127.0.0.1:1'] });
+    const unfenced = elsewhere.writer({ transactionalId: 'x' });
+    expect(await unfenced.transact([])).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'LOG_WRITER_NOT_READY' },
+      fenced: 'writer',
+    });
+    await elsewhere.close();
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    expect(await writer.begin().commit()).toEqual({ outcome: 'committed' });
+    expect(await writer.transact([])).toEqual({ outcome: 'committed' });
+  });
+
+  it('aborts on request and is ready at once', async () => {
+    const topic = await newTopic(log, 1);
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    for (let n = 0; n < 3; n++) {
+      const transaction = writer.begin();
+      await transaction.append([record(topic, `aborted ${n}`)]);
+      expect(await transaction.abort('changed my mind')).toEqual({ outcome: 'aborted', cause: 'changed my mind' });
+      expect(await writer.transact([record(topic, `committed ${n}`)])).toEqual({ outcome: 'committed' });
+    }
+    expect(texts(await committedRecords(log, topic))).toEqual(['committed 0', 'committed 1', 'committed 2']);
+  });
+
+  it('fences a zombie writer, whose open transaction is never seen', async () => {
+    const topic = await newTopic(log, 1);
+    const transactionalId = unique('writer');
+    const zombie = log.writer({ transactionalId });
+    await zombie.fence();
+    const transaction = zombie.begin();
+    await transaction.append([record(topic, 'zombie')]);
+    const successor = log.writer({ transactionalId });
+    await successor.fence();
+    expect(await successor.transact([record(topic, 'successor')])).toEqual({ outcome: 'committed' });
+    await expect(transaction.append([record(topic, 'late')])).rejects.toMatchObject({ code: 'LOG_WRITER_FENCED' });
+    expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
+    expect(await zombie.transact([record(topic, 'later')])).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
+    expect(texts(await committedRecords(log, topic))).toEqual(['successor']);
+  });
+
+  it('S44 tells a writer whose transaction the broker timed out', async () => {
+    const topic = await newTopic(log, 1);
+    const writer = log.writer({ transactionalId: unique('writer'), transactionTimeoutMs: 500 });
+    await writer.fence();
+    const transaction = writer.begin();
+    await transaction.append([record(topic, 'slow')]);
+    // The broker has ended it when the last stable offset has passed the record.
+    await eventually(async () => ((await log.admin.offsets(topic))[0]!.lastStable > 0 ? true : undefined));
+    expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
+    await writer.fence();
+    expect(await writer.transact([record(topic, 'again')])).toEqual({ outcome: 'committed' });
+    expect(texts(await committedRecords(log, topic))).toEqual(['again']);
+  });
+
+  it('names a topic that does not exist', async () => {
+    const writer = log.writer({ transactionalId: unique('writer'), transactionTimeoutMs: 1_000 });
+    await writer.fence();
+    const missing = unique('missing');
+    expect(await writer.transact([record(missing, 'x')])).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'LOG_TOPIC_MISSING', facts: { topic: missing } },
+    });
+  });
+});

@@ -4,3 +4,5 @@ export type { CapturedTable, CaptureLogger, CaptureOptions } from './capture.opt
 export { CaptureError } from './cdc.errors.js';
 export type { CdcErrorCode } from './cdc.errors.js';
 export { OUTBOX_PREFIX } from './outbox-message.js';
+export { capture, positionTopicOf } from './engine.js';
+export type { CaptureEngineOptions } from './engine.js';

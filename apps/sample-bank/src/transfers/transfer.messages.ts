@@ -1,0 +1,59 @@
+import { IsInt, IsOptional, IsString, IsUUID, Max, Min } from 'class-validator';
+import { Command, Event, Key } from '@headwater/core';
+
+/** What every message of a transfer tells. */
+class TransferDetails {
+  @IsUUID() transferId!: string;
+  @IsUUID() fromAccountId!: string;
+  @IsUUID() toAccountId!: string;
+  @IsInt() @Min(1) @Max(Number.MAX_SAFE_INTEGER) amountCents!: number;
+  @IsString() currency!: string;
+  @IsOptional() @IsString() reference?: string;
+
+  constructor(details: Omit<TransferDetails, never>) {
+    Object.assign(this, { ...pick(details) });
+  }
+}
+
+function pick(details: Omit<TransferDetails, never>) {
+  const { transferId, fromAccountId, toAccountId, amountCents, currency, reference } = details;
+  return {
+    transferId,
+    fromAccountId,
+    toAccountId,
+    amountCents,
+    currency,
+    ...(reference === undefined ? {} : { reference }),
+  };
+}
+
+@Event({ topic: 'bank.transfers', type: 'TransferRequested' })
+export class TransferRequested extends TransferDetails {
+  @Key() declare transferId: string;
+}
+
+/** Commands of the ledger are keyed by the paying account: what happens to one account happens in one order. */
+@Command({ topic: 'bank.ledger.commands', type: 'ReserveFunds' })
+export class ReserveFunds extends TransferDetails {
+  @Key() declare fromAccountId: string;
+}
+
+@Command({ topic: 'bank.ledger.commands', type: 'ReleaseFunds' })
+export class ReleaseFunds extends TransferDetails {
+  @Key() declare fromAccountId: string;
+}
+
+@Command({ topic: 'bank.ledger.commands', type: 'PostTransfer' })
+export class PostTransfer extends TransferDetails {
+  @Key() declare fromAccountId: string;
+}
+
+@Command({ topic: 'bank.compliance.commands', type: 'ScreenTransfer' })
+export class ScreenTransfer extends TransferDetails {
+  @Key() declare transferId: string;
+}
+
+@Command({ topic: 'bank.receipts.commands', type: 'SendReceipt' })
+export class SendReceipt extends TransferDetails {
+  @Key() declare transferId: string;
+}

@@ -1,0 +1,75 @@
+import { compacted, modelOf } from '@headwater/core';
+import type { Engine, EngineContext, Health, Running } from '@headwater/core';
+import { Capture } from './capture.js';
+import type { CapturedTable, CaptureOptions } from './capture.options.js';
+
+export interface CaptureEngineOptions {
+  readonly name: string;
+  readonly connectionString: string;
+  /** Default `initial`. */
+  readonly snapshot?: CaptureOptions['snapshot'];
+}
+
+/** The topic that holds how far the capture of this name is durable. */
+export const positionTopicOf = (name: string): string => `headwater.cdc.${name}.position`;
+
+/** Captures every `@Changelog({ table })` of the application, and its outbox. Role `capture`; any number of processes, one of them active. */
+export function capture(options: CaptureEngineOptions): Engine {
+  return {
+    name: 'capture',
+    plan(features) {
+      const tables = features.classes.flatMap((type): CapturedTable[] => {
+        const model = modelOf(type);
+        return model?.table === undefined ? [] : [{ table: model.table, topic: model.topic }];
+      });
+      return {
+        mistakes: duplicates(tables),
+        topics: [{ ...compacted(positionTopicOf(options.name)), partitions: 1 }],
+        ddl: [],
+        parts: [{ role: 'capture', start: async (context) => [await startCapture(options, tables, context)] }],
+      };
+    },
+  };
+}
+
+async function startCapture(
+  options: CaptureEngineOptions,
+  tables: readonly CapturedTable[],
+  context: EngineContext,
+): Promise<Running> {
+  const { logger } = context;
+  const running = new Capture({
+    name: options.name,
+    connectionString: options.connectionString,
+    log: context.log,
+    tables,
+    snapshot: options.snapshot ?? 'initial',
+    outbox: true,
+    logger: { info: (message) => logger.log(message), warn: (message) => logger.warn(message) },
+  });
+  await running.start();
+  return {
+    stop: () => running.stop(),
+    health: (): Health => {
+      const { state, ...facts } = running.status();
+      return { name: `capture ${options.name}`, status: healthOf(state), facts: { state, ...facts } };
+    },
+  };
+}
+
+/** A standby that waits for the slot is well: it takes over when the owner is gone. */
+function healthOf(state: ReturnType<Capture['status']>['state']): Health['status'] {
+  if (state === 'streaming' || state === 'waiting') return 'up';
+  return state === 'halted' || state === 'stopped' ? 'down' : 'starting';
+}
+
+function duplicates(tables: readonly CapturedTable[]): string[] {
+  const topics = new Map<string, string>();
+  return tables.flatMap(({ table, topic }) => {
+    const other = topics.get(topic);
+    topics.set(topic, table);
+    return other === undefined || other === table
+      ? []
+      : [`Tables ${other} and ${table} are both captured into ${topic}. Give each a topic of its own.`];
+  });
+}

@@ -38,10 +38,10 @@ export class ByteWriter {
   uvarint(value: number): this {
     let rest = value;
     while (rest > 127) {
-      this.#bytes[this.#reserve(1)] = (rest & 127) | 128;
+      this.#byte((rest & 127) | 128);
       rest >>>= 7;
     }
-    this.#bytes[this.#reserve(1)] = rest;
+    this.#byte(rest);
     return this;
   }
 
@@ -95,6 +95,11 @@ export class ByteWriter {
 
   done(): Buffer {
     return this.#bytes.subarray(0, this.#at);
+  }
+
+  #byte(value: number): void {
+    const at = this.#reserve(1); // may replace the buffer: before it is named
+    this.#bytes[at] = value;
   }
 
   #reserve(size: number): number {

@@ -1,0 +1,50 @@
+import { describe, expect, it } from '@jest/globals';
+import { ByteReader, ByteWriter, putVarint, varintSize } from './bytes.js';
+
+describe('bytes', () => {
+  it('reads back the varints it writes, up to 2^53', () => {
+    const edges = [0, 1, 63, 64, 127, 128, 8_191, 8_192, 2 ** 27, 2 ** 31 - 1, 2 ** 31, 2 ** 40, 2 ** 52 - 1];
+    for (const value of edges.flatMap((edge) => [edge, edge === 0 ? 0 : -edge])) {
+      const target = Buffer.alloc(16);
+      const end = putVarint(target, 0, value);
+      expect(end).toBe(varintSize(value));
+      const reader = new ByteReader(target);
+      expect(reader.varint()).toBe(value);
+      expect(reader.at).toBe(end);
+    }
+  });
+
+  it('writes zigzag as the protocol says', () => {
+    const bytesOf = (value: number) => {
+      const target = Buffer.alloc(8);
+      return [...target.subarray(0, putVarint(target, 0, value))];
+    };
+    expect([0, -1, 1, -2, 300].map(bytesOf)).toEqual([[0], [1], [2], [3], [0xd8, 0x04]]);
+  });
+
+  it('grows, and reads back every type', () => {
+    const writer = new ByteWriter(1)
+      .int8(-3)
+      .int16(-300)
+      .int32(70_000)
+      .int64(2 ** 40)
+      .uvarint(300)
+      .bool(true);
+    writer.compactString('é').compactString(null).string('abc').compactBytes(Buffer.from('xy'));
+    writer.compactArray([1, 2], (n) => writer.int8(n)).tags();
+    const reader = new ByteReader(writer.done());
+    expect([reader.int8(), reader.int16(), reader.int32(), reader.int64(), reader.uvarint(), reader.bool()]).toEqual([
+      -3,
+      -300,
+      70_000,
+      2 ** 40,
+      300,
+      true,
+    ]);
+    expect([reader.compactString(), reader.compactString(), reader.string()]).toEqual(['é', null, 'abc']);
+    expect(reader.compactBytes()).toEqual(Buffer.from('xy'));
+    expect(reader.compactArray(() => reader.int8())).toEqual([1, 2]);
+    reader.tags();
+    expect(reader.at).toBe(reader.source.length);
+  });
+});

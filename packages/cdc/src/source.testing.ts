@@ -1,0 +1,168 @@
+import type { Log, LogRecord } from '@headwater/core';
+import { headerText } from '@headwater/core';
+import { kafkaLog } from '@headwater/kafka';
+import { eventually, testDatabase, uniqueName } from '@headwater/testing';
+import { Client } from 'pg';
+import { Capture } from './capture.js';
+import type { CaptureOptions } from './capture.options.js';
+import { parsePosition, readRecords } from './position.js';
+import type { Position } from './position.js';
+
+/** A record as a test compares it. */
+export interface Seen {
+  readonly key: string | undefined;
+  readonly value: string | undefined;
+  readonly op: string | undefined;
+  readonly tx: string | undefined;
+  readonly seq: number;
+  readonly lsn: string | undefined;
+  readonly record: LogRecord;
+}
+
+export const brokers = (process.env['KAFKA_BROKERS'] ?? '').split(',');
+const databaseUrl = process.env['DATABASE_URL'] ?? '';
+
+/** A database, a log and topics of its own; whatever it starts it stops. */
+export class Source {
+  readonly name = uniqueName('cap');
+  readonly captures: Capture[] = [];
+  readonly errors: unknown[] = [];
+  readonly messages: string[] = [];
+  readonly #topics: string[] = [];
+  readonly #clients: Client[] = [];
+
+  private constructor(
+    readonly url: string,
+    readonly sql: Client,
+    readonly log: Log,
+    private readonly drop: () => Promise<void>,
+  ) {}
+
+  static async open(): Promise<Source> {
+    const database = await testDatabase(databaseUrl);
+    const sql = new Client({ connectionString: database.url });
+    await sql.connect();
+    return new Source(database.url, sql, kafkaLog({ brokers }), () => database.drop());
+  }
+
+  async client(): Promise<Client> {
+    const client = new Client({ connectionString: this.url });
+    client.on('error', () => {});
+    await client.connect();
+    this.#clients.push(client);
+    return client;
+  }
+
+  topic(table: string): string {
+    return `${this.name}.${table}`;
+  }
+
+  async topics(names: readonly string[], partitions = 1): Promise<void> {
+    const specs = names.map((name) => ({ topic: this.topic(name), partitions, cleanupPolicy: 'compact' as const }));
+    this.#topics.push(...specs.map((spec) => spec.topic));
+    await this.log.admin.ensureTopics(specs);
+  }
+
+  options(tables: readonly string[], more: Partial<CaptureOptions> = {}): CaptureOptions {
+    return {
+      name: this.name,
+      connectionString: this.url,
+      log: this.log,
+      tables: tables.map((table) => ({ table: `public.${table}`, topic: this.topic(table) })),
+      snapshot: 'initial',
+      outbox: true,
+      onError: (error) => this.errors.push(error),
+      logger: { info: (line) => this.messages.push(line), warn: (line) => this.messages.push(line) },
+      ...more,
+    };
+  }
+
+  capture(tables: readonly string[], more: Partial<CaptureOptions> = {}): Capture {
+    const capture = new Capture(this.options(tables, more));
+    this.captures.push(capture);
+    return capture;
+  }
+
+  async started(tables: readonly string[], more: Partial<CaptureOptions> = {}): Promise<Capture> {
+    const capture = this.capture(tables, more);
+    await capture.start();
+    return capture;
+  }
+
+  /** All committed records of a topic, in order per partition. */
+  async seen(table: string): Promise<Seen[]> {
+    const topic = this.topic(table);
+    const all: Seen[] = [];
+    for (const { partition, start, lastStable } of await this.log.admin.offsets(topic)) {
+      if (start >= lastStable) continue;
+      await readRecords(this.log, topic, partition, start, lastStable, (record) => {
+        const header = (name: string) => headerText(record.headers, name);
+        all.push({
+          key: record.key?.toString(),
+          value: record.value?.toString(),
+          op: header('hw_op'),
+          tx: header('hw_tx'),
+          seq: Number(header('hw_seq')),
+          lsn: header('hw_lsn'),
+          record,
+        });
+      });
+    }
+    return all;
+  }
+
+  async seenCount(table: string, count: number, timeoutMs = 15_000): Promise<Seen[]> {
+    return eventually(
+      async () => {
+        const all = await this.seen(table);
+        if (all.length < count) throw new Error(`${all.length} of ${count} records; ${this.errors.map(String).join(' | ')}`);
+        return all;
+      },
+      { timeoutMs },
+    );
+  }
+
+  async fold(table: string): Promise<Map<string, string>> {
+    const fold = new Map<string, string>();
+    for (const { key, value } of await this.seen(table)) {
+      if (value === undefined) fold.delete(key ?? '');
+      else fold.set(key ?? '', value);
+    }
+    return fold;
+  }
+
+  async positions(): Promise<Position[]> {
+    const topic = `headwater.cdc.${this.name}.position`;
+    const found: Position[] = [];
+    for (const { start, lastStable } of await this.log.admin.offsets(topic)) {
+      if (start < lastStable) await readRecords(this.log, topic, 0, start, lastStable, (r) => found.push(parsePosition(r.value!)));
+    }
+    return found;
+  }
+
+  get slot(): string {
+    return `headwater_${this.name}`;
+  }
+
+  async slotFacts(): Promise<{ confirmed: string; pid: number | null; status: string } | undefined> {
+    const { rows } = await this.sql.query<{ confirmed: string; pid: number | null; status: string }>(
+      `SELECT confirmed_flush_lsn AS confirmed, active_pid AS pid, wal_status AS status FROM pg_replication_slots WHERE slot_name = $1`,
+      [this.slot],
+    );
+    return rows[0];
+  }
+
+  async slotFree(): Promise<void> {
+    await eventually(async () => {
+      if ((await this.slotFacts())?.pid != null) throw new Error('slot is active');
+    });
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.captures.map((capture) => capture.stop()));
+    await this.log.admin.deleteTopics([...this.#topics, `headwater.cdc.${this.name}.position`]).catch(() => {});
+    await this.log.close();
+    await Promise.all([this.sql, ...this.#clients].map((client) => client.end().catch(() => {})));
+    await this.drop();
+  }
+}

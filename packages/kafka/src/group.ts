@@ -17,7 +17,7 @@ import {
   isMemberFenced,
   refused,
 } from './kafka.errors.js';
-import { closedError, type Lane } from './lane.js';
+import type { Lane } from './lane.js';
 import { GROUP, heartbeat, joinGroup, leaveGroup, syncGroup, type Joined } from './requests.js';
 import { aborted, wait } from './wait.js';
 import type { Wire } from './wire.js';
@@ -59,7 +59,8 @@ export class KafkaGroup implements LogGroup {
   }
 
   run(work: Work, onError: (error: unknown) => void = warn): Promise<void> {
-    if (this.#running !== undefined || this.#stopping.signal.aborted) return Promise.reject(closedError());
+    if (this.#stopping.signal.aborted) return Promise.resolve();
+    if (this.#running !== undefined) return Promise.reject(alreadyRuns(this.#groupId));
     const running = this.#run(work, onError).finally(() => this.#leave());
     this.#running = running;
     return running;
@@ -85,7 +86,7 @@ export class KafkaGroup implements LogGroup {
       } catch (error) {
         if (stopping.aborted) return;
         if (error instanceof KafkaError && !error.retryable) throw error;
-        onError(error);
+        report(error, onError);
         await wait(backoffMs, stopping);
         backoffMs = Math.min(backoffMs * 2, LAST_BACKOFF_MS);
       }
@@ -271,6 +272,16 @@ function report(error: unknown, onError: (error: unknown) => void): void {
   } catch (failure) {
     warn(failure);
   }
+}
+
+function alreadyRuns(groupId: string): KafkaError {
+  return new KafkaError(
+    'LOG_OPTIONS_INVALID',
+    `this member of ${groupId} already runs. Make another with log.group().`,
+    {
+      facts: { groupId },
+    },
+  );
 }
 
 function warn(error: unknown): void {

@@ -28,7 +28,7 @@ export class TransfersService {
         'INSERT INTO bank.transfers (id, from_account_id, to_account_id, amount_cents, currency, reference) VALUES ($1, $2, $3, $4, $5, $6)',
         [transferId, body.fromAccountId, body.toAccountId, body.amountCents, body.currency, body.reference ?? null],
       );
-      await emit(sql, new TransferRequested({ ...body, transferId }), {
+      await emit(sql, new TransferRequested(Object.assign({ transferId }, body)), {
         source: 'bank/api',
         id: transferId,
         correlation: transferId,

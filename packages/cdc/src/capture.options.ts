@@ -72,6 +72,8 @@ export function resolveOptions(options: CaptureOptions): ResolvedOptions {
     publication: `headwater_${options.name}`,
     positionTopic: `headwater.cdc.${options.name}.position`,
     transactionalId: `headwater.cdc.${options.name}`,
-    ...(Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as unknown as CaptureOptions),
+    ...(Object.fromEntries(
+      Object.entries(options).filter(([, value]) => value !== undefined),
+    ) as unknown as CaptureOptions),
   });
 }

@@ -19,7 +19,8 @@ import { pump } from './pump.js';
 import { planResume } from './verify-slot.js';
 import type { ResumePlan, ServerFacts } from './verify-slot.js';
 
-export type CaptureState = 'idle' | 'starting' | 'waiting' | 'snapshot' | 'streaming' | 'reconnecting' | 'stopped' | 'halted';
+export type CaptureState =
+  'idle' | 'starting' | 'waiting' | 'snapshot' | 'streaming' | 'reconnecting' | 'stopped' | 'halted';
 
 export interface CaptureStatus {
   readonly state: CaptureState;
@@ -174,7 +175,10 @@ export class Capture {
 
   #wait(holder: number | string): 'waiting' {
     const { logger, slot, name } = this.#options;
-    if (this.#state !== 'waiting') logger.info(`capture ${name}: slot "${slot}" is held by ${typeof holder === 'number' ? `pid ${holder}` : holder}, waiting`);
+    if (this.#state !== 'waiting')
+      logger.info(
+        `capture ${name}: slot "${slot}" is held by ${typeof holder === 'number' ? `pid ${holder}` : holder}, waiting`,
+      );
     this.#state = 'waiting';
     this.#ready.resolve();
     return 'waiting';
@@ -219,14 +223,22 @@ export class Capture {
   }
 
   /** Makes slot, publication and position as the plan, read again after the fence, asks. */
-  async #prepare(writer: LogWriter, sql: Client, replication: Client, tables: SourceTables): Promise<'again' | 'waiting'> {
+  async #prepare(
+    writer: LogWriter,
+    sql: Client,
+    replication: Client,
+    tables: SourceTables,
+  ): Promise<'again' | 'waiting'> {
     const options = this.#options;
-    const [lock] = await textRows(sql, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, [options.transactionalId]);
+    const [lock] = await textRows(sql, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, [
+      options.transactionalId,
+    ]);
     if (lock?.[0] !== 't') return this.#wait('a snapshot in another process');
     await writer.fence();
     const plan = await this.#plan(sql, replication, tables, false);
     const server = this.#server!;
-    const publication = options.snapshot === 'only' ? 0 : await ensurePublication(sql, options.publication, tables.tables);
+    const publication =
+      options.snapshot === 'only' ? 0 : await ensurePublication(sql, options.publication, tables.tables);
     const position = (phase: Position['phase'], endLsn: Lsn): Position => ({
       phase,
       systemId: server.systemId,
@@ -244,10 +256,12 @@ export class Capture {
       if (outcome.outcome !== 'committed') throw notCommitted(outcome, writer.transactionalId);
     };
     if (plan.kind === 'adopt') await write(position('streaming', server.slot!.confirmedFlushLsn));
-    if (plan.kind === 'create') await write(position('streaming', (await createSlot(replication, options.slot)).consistentPoint));
+    if (plan.kind === 'create')
+      await write(position('streaming', (await createSlot(replication, options.slot)).consistentPoint));
     if (plan.kind !== 'snapshot') return 'again';
     this.#state = 'snapshot';
-    if (plan.because !== undefined) options.logger.warn(`capture ${options.name}: new snapshot because of ${plan.because.message}`);
+    if (plan.because !== undefined)
+      options.logger.warn(`capture ${options.name}: new snapshot because of ${plan.because.message}`);
     await write(position('snapshot', ZERO_LSN));
     const slot = options.snapshot === 'only' ? undefined : await this.#newSlot(sql, replication);
     const lsn = slot?.consistentPoint ?? (await walLsn(sql));

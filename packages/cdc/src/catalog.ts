@@ -25,7 +25,10 @@ export async function readTypes(client: Client): Promise<ReadonlyMap<number, PgT
         elementOid: Number(element),
         delimiter: delimiter ?? ',',
         baseOid: Number(base),
-        fields: (JSON.parse(fields ?? '[]') as [string, number][]).map(([field, typeOid]) => ({ name: field, typeOid })),
+        fields: (JSON.parse(fields ?? '[]') as [string, number][]).map(([field, typeOid]) => ({
+          name: field,
+          typeOid,
+        })),
       },
     ]),
   );
@@ -43,7 +46,7 @@ export interface CatalogTable {
 }
 
 const TABLES = `
-  SELECT w.name, c.oid::regclass, format('%I.%I', n.nspname, c.relname), c.relkind, c.relpersistence, c.relreplident,
+  SELECT w.name, c.oid::regclass, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind, c.relpersistence, c.relreplident,
          (SELECT json_agg(json_build_array(a.attname, a.atttypid::int8) ORDER BY a.attnum) FROM pg_attribute a
            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
          (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
@@ -63,7 +66,10 @@ export async function readTables(client: Client, specs: readonly CapturedTable[]
   for (const [name, , sqlName, kind, persistence, identity, columns, primary, index] of rows) {
     const spec = specs.find((candidate) => candidate.table === name)!;
     const names = (json: string | null | undefined) => (JSON.parse(json ?? '[]') ?? []) as string[];
-    const parsed = (JSON.parse(columns ?? '[]') as [string, number][]).map(([column, typeOid]) => ({ name: column, typeOid }));
+    const parsed = (JSON.parse(columns ?? '[]') as [string, number][]).map(([column, typeOid]) => ({
+      name: column,
+      typeOid,
+    }));
     const facts: TableFacts = {
       kind: kind ?? null,
       persistence: persistence ?? null,
@@ -109,7 +115,8 @@ export function tableFaults(spec: CapturedTable, facts: TableFacts): string[] {
   const { table } = spec;
   if (facts.kind === null) return [`${table}: no such table. Create it, or correct the name (schema.table).`];
   if (facts.kind !== 'r' && facts.kind !== 'p') return [`${table}: not a table. Capture the tables behind it.`];
-  if (facts.persistence === 'u') return [`${table}: unlogged, so it is not in the WAL. ALTER TABLE ${table} SET LOGGED.`];
+  if (facts.persistence === 'u')
+    return [`${table}: unlogged, so it is not in the WAL. ALTER TABLE ${table} SET LOGGED.`];
   if (facts.persistence === 't') return [`${table}: temporary, so it is not in the WAL. Make it an ordinary table.`];
   if (facts.identity === 'n') {
     return [`${table}: REPLICA IDENTITY NOTHING hides keys. ALTER TABLE ${table} REPLICA IDENTITY DEFAULT (or FULL).`];

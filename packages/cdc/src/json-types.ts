@@ -74,7 +74,9 @@ function composite(fields: readonly (readonly [name: string, encode: JsonEncoder
   return (text) => {
     const values = parseComposite(text);
     return `{${fields
-      .map(([name, encode], i) => `${name}:${values[i] === null || values[i] === undefined ? 'null' : encode(values[i])}`)
+      .map(
+        ([name, encode], i) => `${name}:${values[i] === null || values[i] === undefined ? 'null' : encode(values[i])}`,
+      )
       .join(',')}}`;
   };
 }

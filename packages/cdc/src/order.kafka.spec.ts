@@ -92,7 +92,10 @@ describe('order and transactions', () => {
     await source.topics(['a']);
     await source.started(['a']);
     await source.sql.query(`BEGIN; INSERT INTO a VALUES (1, 'no'); ROLLBACK`);
-    const nested = Array.from({ length: 100 }, (_, i) => `SAVEPOINT s${i}; INSERT INTO a VALUES (${i + 10}, 'n');`).join('');
+    const nested = Array.from(
+      { length: 100 },
+      (_, i) => `SAVEPOINT s${i}; INSERT INTO a VALUES (${i + 10}, 'n');`,
+    ).join('');
     await source.sql.query(
       `BEGIN; INSERT INTO a VALUES (2, 'before'); SAVEPOINT s; INSERT INTO a VALUES (3, 'no'); ROLLBACK TO s;
        ${nested} ROLLBACK TO s50; INSERT INTO a VALUES (4, 'after'); COMMIT`,
@@ -111,9 +114,11 @@ describe('order and transactions', () => {
       sessions.map(async (session, s) => {
         for (let i = 0; i < 125; i++) {
           const ids = Array.from({ length: 10 }, (_, k) => ((i * 10 + k + s) % 50) + 1).toSorted((x, y) => x - y);
-          await session.query(`UPDATE a SET b = (b::int + 1)::text WHERE id = ANY($1)`, [ids]).catch((error: { code?: string }) => {
-            if (error.code !== '40P01') throw error;
-          });
+          await session
+            .query(`UPDATE a SET b = (b::int + 1)::text WHERE id = ANY($1)`, [ids])
+            .catch((error: { code?: string }) => {
+              if (error.code !== '40P01') throw error;
+            });
         }
       }),
     );
@@ -161,7 +166,12 @@ describe('order and transactions', () => {
   it('C76 C77 C100 routes outbox messages of our prefix with their transaction', async () => {
     await source.topics(['a', 'out']);
     const capture = await source.started(['a']);
-    const message = JSON.stringify({ topic: source.topic('out'), key: 'k', value: '{"n":1}', headers: { ce_id: 'e1' } });
+    const message = JSON.stringify({
+      topic: source.topic('out'),
+      key: 'k',
+      value: '{"n":1}',
+      headers: { ce_id: 'e1' },
+    });
     const emit = (transactional: boolean) =>
       source.sql.query(`SELECT pg_logical_emit_message(${transactional}, 'headwater', $1)`, [message]);
     await source.sql.query('BEGIN');

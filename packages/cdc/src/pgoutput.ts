@@ -118,7 +118,12 @@ function decodeBody(tag: string, c: Cursor): PgMessage {
   }
 }
 
-const IDENTITIES: Readonly<Record<number, Relation['replicaIdentity']>> = { 0x64: 'd', 0x6e: 'n', 0x66: 'f', 0x69: 'i' };
+const IDENTITIES: Readonly<Record<number, Relation['replicaIdentity']>> = {
+  0x64: 'd',
+  0x6e: 'n',
+  0x66: 'f',
+  0x69: 'i',
+};
 
 function relation(c: Cursor): Relation {
   const oid = c.uint32();

@@ -117,7 +117,10 @@ export class Publisher implements Sink {
 
   /** Writes everything complete and waits for it. */
   async drain(): Promise<void> {
-    while (this.#inFlight !== undefined || (this.#progress !== undefined && (this.#spilled === undefined || this.#transactions > 0))) {
+    while (
+      this.#inFlight !== undefined ||
+      (this.#progress !== undefined && (this.#spilled === undefined || this.#transactions > 0))
+    ) {
       this.flush(true);
       await this.#inFlight;
     }

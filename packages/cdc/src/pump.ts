@@ -76,7 +76,12 @@ export async function pump(run: Pump): Promise<void> {
   }
 }
 
-function accept(run: Pump, assembler: TransactionAssembler, publisher: Publisher, item: StreamItem): Promise<void> | undefined {
+function accept(
+  run: Pump,
+  assembler: TransactionAssembler,
+  publisher: Publisher,
+  item: StreamItem,
+): Promise<void> | undefined {
   if ('bytes' in item) return assembler.accept(decodePgoutput(item.bytes, item.lsn), item.lsn);
   run.onWal(item.keepalive);
   // P3: while a transaction is open the keepalive's LSN may lie behind rows that are not published.
@@ -89,7 +94,8 @@ function accept(run: Pump, assembler: TransactionAssembler, publisher: Publisher
 async function idle(stream: ReplicationStream, publisher: Publisher, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   const delay = publisher.idleDelayMs;
-  const timer = delay === undefined || publisher.inFlight !== undefined ? undefined : setTimeout(() => stream.wake(), delay);
+  const timer =
+    delay === undefined || publisher.inFlight !== undefined ? undefined : setTimeout(() => stream.wake(), delay);
   await Promise.race([stream.arrival(), ...(publisher.inFlight === undefined ? [] : [publisher.inFlight])]);
   clearTimeout(timer);
 }

@@ -20,7 +20,11 @@ export function tableShape(
   return {
     table: spec.table,
     topic: spec.topic,
-    columns: columns.map(({ name, encode }, i) => ({ name, encode, json: `${i === 0 ? '' : ','}${JSON.stringify(name)}:` })),
+    columns: columns.map(({ name, encode }, i) => ({
+      name,
+      encode,
+      json: `${i === 0 ? '' : ','}${JSON.stringify(name)}:`,
+    })),
     key: keyColumns.map((name) => columns.findIndex((column) => column.name === name)),
     header: ['hw_table', Buffer.from(spec.table)],
   };
@@ -56,7 +60,14 @@ export function keyText(shape: TableShape, tuple: Tuple): string | undefined {
   return parts.some((part) => part === null || part === undefined) ? undefined : JSON.stringify(parts);
 }
 
-export function upsert(shape: TableShape, op: Operation, key: string, row: Tuple, source: SourceHeaders, seq: number): OutRecord {
+export function upsert(
+  shape: TableShape,
+  op: Operation,
+  key: string,
+  row: Tuple,
+  source: SourceHeaders,
+  seq: number,
+): OutRecord {
   const headers = captureHeaders(shape, op, source, seq);
   const unchanged = unchangedColumns(shape, row);
   if (unchanged.length > 0) headers.push(['hw_unchanged', Buffer.from(JSON.stringify(unchanged))]);

@@ -66,7 +66,8 @@ export async function checkServer(sql: Client): Promise<void> {
   );
   const [walLevel, slots, senders, replication, user] = row!;
   const faults: string[] = [];
-  if (walLevel !== 'logical') faults.push(`wal_level is "${walLevel}". Set wal_level = logical and restart the server.`);
+  if (walLevel !== 'logical')
+    faults.push(`wal_level is "${walLevel}". Set wal_level = logical and restart the server.`);
   if (slots === '0') faults.push('max_replication_slots is 0. Raise it and restart the server.');
   if (senders === '0') faults.push('max_wal_senders is 0. Raise it and restart the server.');
   if (replication === 'f') faults.push(`role "${user}" may not replicate. ALTER ROLE "${user}" REPLICATION.`);
@@ -102,7 +103,10 @@ export async function ensurePublication(sql: Client, name: string, tables: reado
 }
 
 /** Creates the slot and exports its snapshot, which lives as long as the session runs no other command. */
-export async function createSlot(replication: Client, slot: string): Promise<{ consistentPoint: Lsn; snapshot: string }> {
+export async function createSlot(
+  replication: Client,
+  slot: string,
+): Promise<{ consistentPoint: Lsn; snapshot: string }> {
   const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string }>(
     `CREATE_REPLICATION_SLOT ${quoteName(slot)} LOGICAL pgoutput EXPORT_SNAPSHOT`,
   );

@@ -115,7 +115,8 @@ export class Source {
     return eventually(
       async () => {
         const all = await this.seen(table);
-        if (all.length < count) throw new Error(`${all.length} of ${count} records; ${this.errors.map(String).join(' | ')}`);
+        if (all.length < count)
+          throw new Error(`${all.length} of ${count} records; ${this.errors.map(String).join(' | ')}`);
         return all;
       },
       { timeoutMs },
@@ -135,7 +136,8 @@ export class Source {
     const topic = `headwater.cdc.${this.name}.position`;
     const found: Position[] = [];
     for (const { start, lastStable } of await this.log.admin.offsets(topic)) {
-      if (start < lastStable) await readRecords(this.log, topic, 0, start, lastStable, (r) => found.push(parsePosition(r.value!)));
+      if (start < lastStable)
+        await readRecords(this.log, topic, 0, start, lastStable, (r) => found.push(parsePosition(r.value!)));
     }
     return found;
   }

@@ -188,7 +188,11 @@ function checkWidth(shape: TableShape, row: Tuple, at: string): void {
 }
 
 function unexpected(what: string, at: string): CaptureError {
-  return new CaptureError('CDC_PROTOCOL', `${what} at ${at}. Nothing of it was published or acknowledged; start capture again.`, {
-    lsn: at,
-  });
+  return new CaptureError(
+    'CDC_PROTOCOL',
+    `${what} at ${at}. Nothing of it was published or acknowledged; start capture again.`,
+    {
+      lsn: at,
+    },
+  );
 }

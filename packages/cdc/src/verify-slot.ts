@@ -45,9 +45,15 @@ export type ResumePlan =
  * P2: decides how capture may go on, before anything is published or acknowledged. Pure. Throws the refusal; with
  * `when-needed` a refusal becomes a new slot and snapshot. `holdsSlot`: the active pid is our own connection.
  */
-export function planResume(wanted: Wanted, server: ServerFacts, position: Position | undefined, holdsSlot: boolean): ResumePlan {
+export function planResume(
+  wanted: Wanted,
+  server: ServerFacts,
+  position: Position | undefined,
+  holdsSlot: boolean,
+): ResumePlan {
   const slot = server.slot;
-  if (wanted.snapshot === 'only') return position?.phase === 'done' ? { kind: 'finished' } : { kind: 'snapshot', because: undefined };
+  if (wanted.snapshot === 'only')
+    return position?.phase === 'done' ? { kind: 'finished' } : { kind: 'snapshot', because: undefined };
   if (slot !== undefined && slot.activePid !== null && !holdsSlot) return { kind: 'busy', pid: slot.activePid };
   if (position === undefined || position.phase === 'done') {
     if (wanted.snapshot === 'never') return { kind: slot === undefined ? 'create' : 'adopt' };

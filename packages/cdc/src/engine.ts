@@ -1,4 +1,4 @@
-import { compacted, modelOf } from '@headwater/core';
+import { compacted, errorCode, errorMessage, modelOf } from '@headwater/core';
 import type { Engine, EngineContext, Health, Running } from '@headwater/core';
 import { Capture } from './capture.js';
 import type { CapturedTable, CaptureOptions } from './capture.options.js';
@@ -9,6 +9,8 @@ export interface CaptureEngineOptions {
   /** Default `initial`. */
   readonly snapshot?: CaptureOptions['snapshot'];
 }
+
+const STANDBY_PAUSE_MS = 1_000;
 
 /** The topic that holds how far the capture of this name is durable. */
 export const positionTopicOf = (name: string): string => `headwater.cdc.${name}.position`;
@@ -32,26 +34,51 @@ export function capture(options: CaptureEngineOptions): Engine {
   };
 }
 
+/**
+ * One capture of this process after another. A capture that another owner has fenced is over for good; a new one stands by for the slot.
+ * Every other halt stays: it names a cause that a person must mend.
+ */
 async function startCapture(
   options: CaptureEngineOptions,
   tables: readonly CapturedTable[],
   context: EngineContext,
 ): Promise<Running> {
   const { logger } = context;
-  const running = new Capture({
-    name: options.name,
-    connectionString: options.connectionString,
-    log: context.log,
-    tables,
-    snapshot: options.snapshot ?? 'initial',
-    outbox: true,
-    logger: { info: (message) => logger.log(message), warn: (message) => logger.warn(message) },
-  });
-  await running.start();
+  const stop = new AbortController();
+  const open = () =>
+    new Capture({
+      name: options.name,
+      connectionString: options.connectionString,
+      log: context.log,
+      tables,
+      snapshot: options.snapshot ?? 'initial',
+      outbox: true,
+      logger: { info: (message) => logger.log(message), warn: (message) => logger.warn(message) },
+    });
+  let current = open();
+  await current.start();
+  const follow = async (): Promise<void> => {
+    while (!stop.signal.aborted) {
+      try {
+        return await current.finished;
+      } catch (error) {
+        logger.error(`capture ${options.name}: ${errorMessage(error)}`);
+        if (errorCode(error) !== 'CDC_FENCED') return;
+        await context.clock.wait(STANDBY_PAUSE_MS, stop.signal);
+        current = open();
+        void current.start().catch(() => undefined); // `finished` tells
+      }
+    }
+  };
+  const followed = follow();
   return {
-    stop: () => running.stop(),
+    async stop() {
+      stop.abort();
+      await current.stop();
+      await followed;
+    },
     health: (): Health => {
-      const { state, ...facts } = running.status();
+      const { state, ...facts } = current.status();
       return { name: `capture ${options.name}`, status: healthOf(state), facts: { state, ...facts } };
     },
   };

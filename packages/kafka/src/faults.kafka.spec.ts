@@ -54,7 +54,7 @@ describe('writer behind a faulty network', () => {
   }
 
   for (const fault of losses.filter(({ at }) => at === 'reply')) {
-    it(`S40 learns by asking again that a commit landed whose EndTxn reply met ${fault.act}`, async () => {
+    it(`learns by asking again that a commit landed whose EndTxn reply met ${fault.act}`, async () => {
       const topic = await newTopic(log);
       const writer = await writerWith(END_TXN, fault, 2);
       expect(await writer.transact(one(topic, 'a'))).toEqual({ outcome: 'committed' });
@@ -98,7 +98,7 @@ describe('writer behind a faulty network', () => {
     expect(texts(await committedRecords(log, topic))).toEqual(['batch']);
   });
 
-  it('S41 commits when only the first EndTxn request was lost', async () => {
+  it('commits when only the first EndTxn request was lost', async () => {
     const topic = await newTopic(log);
     const writer = await writerWith(END_TXN, { at: 'request', act: 'drop' }, 1);
     expect(await writer.transact(one(topic, 'a'))).toEqual({ outcome: 'committed' });

@@ -83,7 +83,7 @@ describe('group', () => {
     await other.group.stop();
   });
 
-  it('S74 refuses the offsets of an old generation and takes those of the current one', async () => {
+  it('refuses the offsets of an old generation and takes those of the current one', async () => {
     const topic = await newTopic(log, 2);
     const groupId = unique('group');
     const a = member(groupId, [topic]);

@@ -71,7 +71,7 @@ describe('writer', () => {
     }
   });
 
-  it('S55 runs 1,000 transactions back to back and loses none', async () => {
+  it('runs 1,000 transactions back to back and loses none', async () => {
     const topic = await newTopic(log, 1);
     const writer = log.writer({ transactionalId: unique('writer') });
     await writer.fence();
@@ -97,7 +97,7 @@ describe('writer', () => {
     expect(keys).toEqual([...records.keys()].sort((a, b) => (a % 2) - (b % 2) || a - b));
   });
 
-  it('S45 refuses a record above the limit by name, and shows nothing of its transaction', async () => {
+  it('refuses a record above the limit by name, and shows nothing of its transaction', async () => {
     const topic = await newTopic(log, 1);
     const writer = log.writer({ transactionalId: unique('writer') });
     await writer.fence();
@@ -114,7 +114,7 @@ describe('writer', () => {
     expect(texts(await committedRecords(log, topic))).toEqual(['next']);
   });
 
-  it('S45 reports what only the topic finds too large, and goes on after it', async () => {
+  it('reports what only the topic finds too large, and goes on after it', async () => {
     const topic = await newTopic(log, 1, { 'max.message.bytes': '2000' });
     const writer = log.writer({ transactionalId: unique('writer') });
     await writer.fence();
@@ -172,7 +172,7 @@ describe('writer', () => {
     expect(texts(await committedRecords(log, topic))).toEqual(['successor']);
   });
 
-  it('S44 tells a writer whose transaction the broker timed out', async () => {
+  it('tells a writer whose transaction the broker timed out', async () => {
     const topic = await newTopic(log, 1);
     const writer = log.writer({ transactionalId: unique('writer'), transactionTimeoutMs: 500 });
     await writer.fence();

@@ -128,7 +128,7 @@ export interface GroupOptions {
 export interface LogGroup {
   /**
    * Joins, and calls `work` for every assignment; the next one comes only after the promise of the previous one has settled, so a revoke is
-   * awaited by construction. When `work` rejects, the error goes to `onError` and the member joins again. Resolves after `stop()`.
+   * awaited by construction. When `work` rejects, the error goes to `onError` and it is called again after a pause: with the same assignment while that is current. Resolves after `stop()`.
    */
   run(work: (assignment: Assignment) => Promise<void>, onError?: (error: unknown) => void): Promise<void>;
   /** Aborts the current assignment, waits for `work` to settle, leaves the group. May be called twice. */

@@ -65,20 +65,22 @@ async function everyRowOnce(ids: readonly number[]): Promise<void> {
 describe('kill -9', () => {
   it('C11 before anything is produced: every row once, and the slot never passed it', async () => {
     await run();
-    const before = (await source.slotFacts())!.confirmed;
     kafka.decide = ({ apiKey }) => (apiKey === PRODUCE ? { at: 'request', act: 'drop' } : undefined);
     await source.sql.query(`INSERT INTO a VALUES (1, 'x'), (2, 'x')`);
     await eventually(() => expect(kafka.log.length).toBeGreaterThan(0));
     await kill();
     expect(await source.seen('a')).toEqual([]);
-    expect(parseLsn((await source.slotFacts())!.confirmed)).toBe(parseLsn(before));
+    const confirmed = parseLsn((await source.slotFacts())!.confirmed);
     kafka.decide = () => undefined;
     await run();
     await source.sql.query(`INSERT INTO a VALUES (3, 'x')`);
     await everyRowOnce([1, 2, 3]);
+    // A log LSN is that of the commit record: the slot may have reached it, but not passed it.
+    const first = (await source.seen('a')).find(({ key }) => key === '1')!;
+    expect(confirmed <= parseLsn(first.lsn!)).toBe(true);
   });
 
-  it('C12 C06 after Produce and before the commit: the first attempt is never seen', async () => {
+  it('C12 after Produce and before the commit: the first attempt is never seen', async () => {
     await run();
     kafka.decide = ({ apiKey }) => (apiKey === END_TXN ? { at: 'request', act: 'drop' } : undefined);
     await source.sql.query(`INSERT INTO a SELECT g, 'x' FROM generate_series(1, 100) g`);
@@ -91,7 +93,7 @@ describe('kill -9', () => {
     await everyRowOnce(Array.from({ length: 101 }, (_, i) => i + 1));
   });
 
-  it('C13 C30 after the commit and before the ack: what comes again is skipped', async () => {
+  it('C13 after the commit and before the ack: what comes again is skipped', async () => {
     const url = new URL(source.url);
     postgres = await statusDropper(url.hostname, Number(url.port));
     url.port = String(postgres.port);

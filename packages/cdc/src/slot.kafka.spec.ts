@@ -113,7 +113,7 @@ describe('slot against position', () => {
     await holder.end().catch(() => {});
   });
 
-  it('C18 lets a second instance wait and take over', async () => {
+  it('lets a second instance wait and take over', async () => {
     const first = await source.started(['a']);
     const second = await source.started(['a']);
     expect(second.status().state).toBe('waiting');
@@ -158,7 +158,7 @@ describe('slot against position', () => {
     await capture.stop();
   });
 
-  it('C103 commits and acknowledges at stop, and the next start repeats nothing', async () => {
+  it('commits and acknowledges at stop, and the next start repeats nothing', async () => {
     const capture = await source.started(['a']);
     const writing = (async () => {
       for (let id = 0; id < 500; id++) await source.sql.query(`INSERT INTO a VALUES (${id}, 'x')`);
@@ -174,7 +174,7 @@ describe('slot against position', () => {
     expect(seen.map(({ key }) => key)).toEqual(Array.from({ length: 500 }, (_, id) => String(id)));
   });
 
-  it('C35 refuses another cluster behind the same address', async () => {
+  it('refuses another cluster behind the same address', async () => {
     await publishedAndStopped();
     const last = (await source.positions()).at(-1)!;
     const writer = source.log.writer({ transactionalId: `headwater.cdc.${source.name}` });

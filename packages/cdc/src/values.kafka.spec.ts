@@ -31,7 +31,7 @@ describe('values', () => {
     expect(seen.slice(3).map(({ key, value }) => [key, value])).toEqual(expected);
   });
 
-  it('C67 C52 keeps numeric as exact text', async () => {
+  it('C67 keeps numeric as exact text', async () => {
     const digits = '1234567890123456789012345678.1234567890';
     const values = await both(
       'a numeric, b numeric(40,10), c numeric, d numeric, e numeric, f numeric',
@@ -41,7 +41,7 @@ describe('values', () => {
     expect(values).toEqual([expected, expected]);
   });
 
-  it('C68 C69 C70 keeps times at their edges, whatever the database asks for', async () => {
+  it('C68 keeps times at their edges, whatever the database asks for', async () => {
     await source.sql.query(
       `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = ''Asia/Kolkata''', current_database());
        EXECUTE format('ALTER DATABASE %I SET datestyle = ''SQL, DMY''', current_database()); END $$`,
@@ -57,7 +57,7 @@ describe('values', () => {
     expect(values).toEqual([expected, expected]);
   });
 
-  it('C71 C72 C73 C74 C75 keeps json, bytes, arrays, composites and nulls', async () => {
+  it('keeps json, bytes, arrays, composites and nulls', async () => {
     await source.sql.query(
       `CREATE TYPE mood AS ENUM ('ok', 'so so'); CREATE DOMAIN qty AS int8; CREATE TYPE pair AS (q qty, t text, m mood[])`,
     );
@@ -107,7 +107,7 @@ describe('values', () => {
     expect(seen[2]!.value).toBeUndefined();
   });
 
-  it('C47 C58 C96 refuses tables it cannot capture, all in one error', async () => {
+  it('C47 C58 refuses tables it cannot capture, all in one error', async () => {
     await source.sql.query(
       `CREATE TABLE nokey (a int, b text); CREATE TABLE nothing (a int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
        CREATE UNLOGGED TABLE unlogged (a int PRIMARY KEY);

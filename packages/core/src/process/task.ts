@@ -31,10 +31,10 @@ export class Task {
 
   /** P4: due timers are handled before newer records. */
   async handleTimers(): Promise<number> {
-    const due = this.state
-      .dueTimers(this.#clock.now())
-      .filter((timer) => this.#batch.get(`t:${timer.id}`) !== undefined);
+    const due = this.state.dueTimers(this.#clock.now());
     for (const timer of due) {
+      // An earlier timer of this batch may have cancelled or moved it.
+      if (this.#batch.get(`t:${timer.id}`)?.toString('utf8') !== String(timer.atMs)) continue;
       const layer = new WriteSet(this.#batch);
       layer.set(`t:${timer.id}`, null);
       await this.#attempt(

@@ -1,0 +1,56 @@
+import { randomUUID } from 'node:crypto';
+import type { Header, Log, LogRecord, OutRecord } from './log.js';
+
+/** Writes the records in one transaction of a writer of their own. */
+export async function produce(log: Log, records: readonly OutRecord[]): Promise<void> {
+  const writer = log.writer({ transactionalId: `test-${randomUUID()}` });
+  try {
+    await writer.fence();
+    const end = await writer.transact(records);
+    if (end.outcome !== 'committed')
+      throw new Error(`the records of the test were ${end.outcome}`, { cause: end.cause });
+  } finally {
+    await writer.close();
+  }
+}
+
+/** Everything that is visible in the topic now, by partition and offset. */
+export async function committedRecords(log: Log, topic: string): Promise<LogRecord[]> {
+  const records: LogRecord[] = [];
+  const reader = log.reader();
+  try {
+    const left = new Map<number, number>();
+    for (const { partition, start, lastStable } of await log.admin.offsets(topic)) {
+      if (start >= lastStable) continue;
+      left.set(partition, lastStable);
+      reader.seek(topic, partition, start);
+    }
+    while (left.size > 0) {
+      for (const batch of await reader.poll({ maxWaitMs: 100 })) {
+        records.push(...batch.records);
+        if (batch.nextOffset >= (left.get(batch.partition) ?? 0)) left.delete(batch.partition);
+      }
+    }
+  } finally {
+    await reader.close();
+  }
+  return records.sort((a, b) => a.partition - b.partition || a.offset - b.offset);
+}
+
+/** The values of a topic as texts, per key in log order; `null` for a tombstone. */
+export async function textsByKey(log: Log, topic: string): Promise<Record<string, (string | null)[]>> {
+  const texts: Record<string, (string | null)[]> = {};
+  for (const record of await committedRecords(log, topic))
+    (texts[record.key?.toString() ?? ''] ??= []).push(record.value?.toString() ?? null);
+  return texts;
+}
+
+export function textRecord(topic: string, key: string | null, value: string | null, headers: Header[] = []): OutRecord {
+  return {
+    topic,
+    key: key === null ? null : Buffer.from(key),
+    value: value === null ? null : Buffer.from(value),
+    headers,
+    ...(key === null ? { partition: 0 } : {}),
+  };
+}

@@ -10,9 +10,11 @@ const PARK = `
 export const parkedKey = (record: TopicPartition & { readonly key: Buffer | null }): string =>
   `${record.topic}/${record.key?.toString('base64') ?? ''}`;
 
-/** Sets a record aside with its reason, bytes and headers as they were. */
+/** Sets a record aside with its reason and its bytes as they were; headers and reason as texts. */
 export async function park(sql: Sql, consumer: string, record: LogRecord, error: unknown): Promise<void> {
-  const headers = JSON.stringify(record.headers.map(([name, value]) => [name, value?.toString('utf8') ?? null]));
+  const headers = JSON.stringify(
+    record.headers.map(([name, value]) => [storable(name), value === null ? null : storable(value.toString('utf8'))]),
+  );
   await sql.query(PARK, [
     consumer,
     record.topic,
@@ -22,9 +24,12 @@ export async function park(sql: Sql, consumer: string, record: LogRecord, error:
     record.value,
     headers,
     errorCode(error) ?? 'HANDLER_FAILED',
-    errorMessage(error),
+    storable(errorMessage(error)),
   ]);
 }
+
+/** Postgres keeps no NUL in text or jsonb; a record that could not even be parked would stop its partition. */
+const storable = (text: string): string => text.replaceAll('\u0000', '\ufffd');
 
 /** The keys that are parked on these partitions; later records of them wait behind. */
 export async function parkedKeys(

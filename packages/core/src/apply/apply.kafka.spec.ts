@@ -226,8 +226,8 @@ describe('ApplyRunner', () => {
   it('S27 applies once while two instances both believe that they own the partition', async () => {
     /** A group of its own gives each instance every partition. */
     const alone = (): Log => ({ ...log, group: (of) => log.group({ ...of, groupId: uniqueName('group') }) });
-    run(definition(), { log: alone() });
-    run(definition(), { log: alone() });
+    const both = [run(definition(), { log: alone() }), run(definition(), { log: alone() })];
+    await eventually(() => expect(both.map((runner) => runner.health().status)).toEqual(['up', 'up']));
     for (let round = 0; round < 25; round++) await amounts(['a', 1], [`k${round % 5}`, 1]);
     await holds({ a: 25, k0: 5, k1: 5, k2: 5, k3: 5, k4: 5 });
     expect(warnings.join()).toContain('APPLY_ZOMBIE');

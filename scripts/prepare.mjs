@@ -28,6 +28,17 @@ export function usage(message) {
   return Object.assign(new Error(message), { exitCode: 2 });
 }
 
+/** Calls `stop` once when the process that started this one is gone: a killed npm must not leave servers behind. */
+export function whenOrphaned(stop) {
+  const parent = process.ppid;
+  const watch = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(watch);
+    stop();
+  }, 500);
+  watch.unref();
+}
+
 /** Prints the message of an error alone where it is meant for people, the whole error otherwise; returns the exit code. */
 export function report(error) {
   const code = String(error?.code ?? '');

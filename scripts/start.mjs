@@ -1,19 +1,19 @@
 // npm start: installs, builds, starts Postgres and Kafka, runs the sample bank. Data stays in .headwater/dev; --fresh wipes it.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { log, prepare, report, root, usage } from './prepare.mjs';
+import { log, prepare, report, root, usage, whenOrphaned } from './prepare.mjs';
 
 const DRAIN_MS = 20_000;
 
 let bank;
 let stopping = false;
-for (const signal of ['SIGINT', 'SIGTERM']) {
-  process.on(signal, () => {
-    if (!stopping) log('Stopping');
-    stopping = true;
-    if (bank) drain(bank);
-  });
-}
+const stop = () => {
+  if (!stopping) log('Stopping');
+  stopping = true;
+  if (bank) drain(bank);
+};
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, stop);
+whenOrphaned(stop);
 process.exitCode = await main(process.argv.slice(2)).catch(report);
 process.exit();
 

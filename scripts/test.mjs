@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { log, prepare, report, root } from './prepare.mjs';
+import { log, prepare, report, root, whenOrphaned } from './prepare.mjs';
 
 const state = join(root, '.headwater');
 const resultsFile = join(state, 'test-results.json');
@@ -11,12 +11,12 @@ const directory = join(state, `test-${process.pid}`);
 let jest;
 let interrupted = false;
 let buildFailures = 0;
-for (const signal of ['SIGINT', 'SIGTERM']) {
-  process.on(signal, () => {
-    interrupted = true;
-    jest?.kill('SIGTERM');
-  });
-}
+const interrupt = () => {
+  interrupted = true;
+  jest?.kill('SIGTERM');
+};
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, interrupt);
+whenOrphaned(interrupt);
 const { exitCode, line } = await main().catch((error) => ({ exitCode: report(error), line: '0 passed, 1 failed' }));
 // Written to the end before exit: the line is what callers read.
 process.stdout.write(`${line}\n`, () => process.exit(interrupted ? 130 : exitCode));

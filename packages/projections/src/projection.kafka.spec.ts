@@ -226,4 +226,20 @@ describe('projection', () => {
     ]);
     expect(warnings).toEqual([]);
   });
+
+  it('parks a record whose data Postgres refuses, and writes what came before and beside it', async () => {
+    run();
+    await produce(account('a', '1'), account('a', '2', { note: 'nul \u0000' }), account('b', '3'));
+    await applied();
+    await produce(account('a', '4'));
+    await applied();
+    expect(await rows()).toMatchObject([
+      { id: 'a', posted_cents: '1' },
+      { id: 'b', posted_cents: '3' },
+    ]);
+    expect(await parked()).toMatchObject([
+      { key: 'a', at: 1, code: '22P05' },
+      { key: 'a', code: 'KEY_PARKED' },
+    ]);
+  });
 });

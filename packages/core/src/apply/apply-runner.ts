@@ -1,4 +1,4 @@
-import { ContractError, HeadwaterError, errorMessage } from '../errors/headwater.error.js';
+import { ContractError, HeadwaterError, errorCode, errorMessage } from '../errors/headwater.error.js';
 import type { Assignment, FetchedBatch, Log, LogGroup, LogRecord } from '../log/log.js';
 import type { Health, Logger, Running } from '../lifecycle/running.js';
 import type { Database, Sql } from '../postgres/database.js';
@@ -95,60 +95,97 @@ export class ApplyRunner<Prepared = unknown> implements Running {
     return claims;
   }
 
+  /** Writes a round whole; when its data is refused by Postgres, once more record by record, so that only what is refused is parked. */
   async #apply(batches: readonly FetchedBatch[], parked: Set<string>): Promise<void> {
+    const records = batches.flatMap((batch) => batch.records);
+    try {
+      await this.#transact(batches, parked, async (sql, parking) => {
+        const prepared: Prepared[] = [];
+        for (const record of records) {
+          const value = await this.#prepare(record, parking);
+          if (value !== undefined) prepared.push(value);
+        }
+        if (prepared.length > 0) await this.#definition.write(prepared, sql);
+      });
+    } catch (error) {
+      if (!isRefusedData(error)) throw error;
+      await this.#transact(batches, parked, async (sql, parking) => {
+        for (const record of records) await this.#applyOne(record, sql, parking);
+      });
+    }
+    this.#options.onApplied?.();
+  }
+
+  /** A1: the offset rows and whatever `work` writes, in one transaction. */
+  async #transact(
+    batches: readonly FetchedBatch[],
+    parked: Set<string>,
+    work: (sql: Sql, parking: Parking) => Promise<void>,
+  ): Promise<void> {
     const moved = new Map<string, Claim>();
     const newlyParked = new Set<string>();
     await this.#options.database.transaction(async (sql) => {
-      moved.clear();
-      newlyParked.clear();
       // The offset rows first, always in one order: two claimants meet here, before any user row is locked.
       for (const batch of [...batches].sort(byPartition)) {
         const id = `${batch.topic}/${batch.partition}`;
         moved.set(id, await move(sql, this.#definition.consumer, this.#claims.get(id)!, batch.nextOffset));
       }
-      const prepared: Prepared[] = [];
-      for (const batch of batches) {
-        for (const record of batch.records) {
-          const one = await this.#prepare(record, sql, parked, newlyParked);
-          if (one !== undefined) prepared.push(one);
-        }
-      }
-      if (prepared.length > 0) await this.#definition.write(prepared, sql);
+      await work(sql, {
+        isParked: (record) =>
+          record.key !== null && (parked.has(parkedKey(record)) || newlyParked.has(parkedKey(record))),
+        park: async (record, error) => {
+          if (record.key !== null) newlyParked.add(parkedKey(record));
+          await park(sql, this.#definition.consumer, record, error);
+        },
+      });
     });
     for (const [id, held] of moved) this.#claims.set(id, held);
     for (const key of newlyParked) parked.add(key);
-    this.#options.onApplied?.();
+  }
+
+  async #applyOne(record: LogRecord, sql: Sql, parking: Parking): Promise<void> {
+    const value = await this.#prepare(record, parking);
+    if (value === undefined) return;
+    await sql.query('SAVEPOINT record');
+    try {
+      await this.#definition.write([value], sql);
+      await sql.query('RELEASE SAVEPOINT record');
+    } catch (error) {
+      if (!isRefusedData(error)) throw error;
+      await sql.query('ROLLBACK TO SAVEPOINT record');
+      await parking.park(record, error);
+    }
   }
 
   /** A3: a record that cannot be prepared parks its key; the rest flows on. */
-  async #prepare(
-    record: LogRecord,
-    sql: Sql,
-    parked: Set<string>,
-    newlyParked: Set<string>,
-  ): Promise<Prepared | undefined> {
-    const key = parkedKey(record);
-    if (record.key !== null && (parked.has(key) || newlyParked.has(key))) {
-      await park(
-        sql,
-        this.#definition.consumer,
-        record,
-        new HeadwaterError('KEY_PARKED', 'an earlier record of this key is parked'),
-      );
+  async #prepare(record: LogRecord, parking: Parking): Promise<Prepared | undefined> {
+    if (parking.isParked(record)) {
+      await parking.park(record, new HeadwaterError('KEY_PARKED', 'an earlier record of this key is parked'));
       return undefined;
     }
     try {
-      if (record.key === null)
+      if (record.key === null) {
         throw new ContractError(`record ${record.topic}/${record.partition}@${record.offset}`, [
           'the record has no key',
         ]);
+      }
       return this.#definition.prepare(record);
     } catch (error) {
-      if (record.key !== null) newlyParked.add(key);
-      await park(sql, this.#definition.consumer, record, error);
+      await parking.park(record, error);
       return undefined;
     }
   }
+}
+
+/** The parked keys as one transaction sees them. */
+interface Parking {
+  isParked(record: LogRecord): boolean;
+  park(record: LogRecord, error: unknown): Promise<void>;
+}
+
+/** A data exception (22) or a violated constraint (23): the same record will be refused again. */
+function isRefusedData(error: unknown): boolean {
+  return /^2[23]...$/.test(errorCode(error) ?? '');
 }
 
 function byPartition(a: FetchedBatch, b: FetchedBatch): number {

@@ -1,12 +1,14 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { createServer, connect as connectTo } from 'node:net';
-import type { AddressInfo, Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { partitionOf } from '@headwater/core';
 import { eventually, faultProxy } from '@headwater/testing';
 import type { FaultProxy } from '@headwater/testing';
+import type { CaptureOptions } from './capture.options.js';
 import { parseLsn } from './lsn.js';
+import { postgresProxy } from './postgres-proxy.testing.js';
+import type { PostgresProxy } from './postgres-proxy.testing.js';
 import { brokers, Source } from './source.testing.js';
 
 const PRODUCE = 0;
@@ -15,7 +17,7 @@ const END_TXN = 26;
 let source: Source;
 let kafka: FaultProxy;
 let child: ChildProcess | undefined;
-let postgres: StatusDropper | undefined;
+let postgres: PostgresProxy | undefined;
 
 beforeEach(async () => {
   source = await Source.open();
@@ -32,8 +34,8 @@ afterEach(async () => {
   await source.close();
 });
 
-async function run(connectionString = source.url): Promise<void> {
-  const { log: _log, onError: _onError, logger: _logger, ...options } = source.options(['a']);
+async function run(connectionString = source.url, tables = ['a'], more: Partial<CaptureOptions> = {}): Promise<void> {
+  const { log: _log, onError: _onError, logger: _logger, ...options } = source.options(tables, more);
   const script = fileURLToPath(new URL('./crash-child.testing.mjs', import.meta.url));
   const started = spawn(
     process.execPath,
@@ -93,20 +95,117 @@ describe('kill -9', () => {
     await everyRowOnce(Array.from({ length: 101 }, (_, i) => i + 1));
   });
 
-  it('C13 after the commit and before the ack: what comes again is skipped', async () => {
-    const url = new URL(source.url);
-    postgres = await statusDropper(url.hostname, Number(url.port));
-    url.port = String(postgres.port);
-    await run(url.href);
-    postgres.dropping = true;
+  it('C13 C30 after the commit and before the ack: what comes again is skipped, the next one is seen', async () => {
+    const count = 1_000;
+    postgres = await postgresProxy(source.url);
+    await run(postgres.url);
     const before = (await source.slotFacts())!.confirmed;
-    for (let id = 1; id <= 50; id++) await source.sql.query(`INSERT INTO a VALUES (${id}, 'x')`);
-    await source.seenCount('a', 50);
+    postgres.dropStatus = true;
+    for (let id = 1; id <= count; id++) await source.sql.query(`INSERT INTO a VALUES (${id}, 'x')`);
+    await source.seenCount('a', count);
     await kill();
+    await source.slotFree();
     expect((await source.slotFacts())!.confirmed).toBe(before);
+    expect((await source.lastPosition()).endLsn > parseLsn(before)).toBe(true);
+    const first = postgres.passed.slice();
+    expect(first).toHaveLength(count);
+    postgres.dropStatus = false;
+    await run(postgres.url);
+    await source.sql.query(`INSERT INTO a VALUES (${count + 1}, 'next')`);
+    await everyRowOnce(Array.from({ length: count + 1 }, (_, i) => i + 1));
+    expect(postgres.passed.slice(count, 2 * count)).toEqual(first);
+  });
+
+  it('C03 after acknowledging the first of two transactions whose commit records are adjacent', async () => {
+    postgres = await postgresProxy(source.url);
+    await run(postgres.url);
+    const [one, two] = [await source.client(), await source.client()];
+    let id = 0;
+    let [end, next] = [0n, 1n];
+    for (let round = 0; round < 100 && end !== next; round++) {
+      postgres.holdBehindCommit = false;
+      await source.seenCount('a', id);
+      postgres.holdBehindCommit = true;
+      const before = postgres.passed.length;
+      for (const session of [one, two]) await session.query(`BEGIN; INSERT INTO a VALUES (${++id}, 'x')`);
+      await Promise.all([one.query('COMMIT'), two.query('COMMIT')]);
+      [end, next] = await eventually(() => {
+        const [passed, held] = [postgres!.passed[before], postgres!.heldBegins[0]];
+        if (passed === undefined || held === undefined) throw new Error('not yet both');
+        return [passed.endLsn, held];
+      });
+    }
+    expect(next).toBe(end);
+    await eventually(async () => expect(parseLsn((await source.slotFacts())!.confirmed)).toBe(end));
+    await kill();
+    expect(await source.seen('a')).toHaveLength(id - 1);
+    await source.slotFree();
+    expect(parseLsn((await source.slotFacts())!.confirmed)).toBe(end);
     await run();
-    await source.sql.query(`INSERT INTO a VALUES (51, 'x')`);
-    await everyRowOnce(Array.from({ length: 51 }, (_, i) => i + 1));
+    await everyRowOnce(Array.from({ length: id }, (_, i) => i + 1));
+    const lsns = (await source.seen('a')).map(({ lsn }) => parseLsn(lsn!));
+    expect(lsns).toContain(next);
+  });
+
+  it('C06 before the commit shows nothing, and what is committed is whole on every partition at any time', async () => {
+    const tables = ['a', 'c', 'd'];
+    await source.sql.query('CREATE TABLE c (id int PRIMARY KEY, b text); CREATE TABLE d (id int PRIMARY KEY, b text)');
+    await source.topics(['c', 'd'], 2);
+    // Small parts: one source transaction takes several requests.
+    const parts = { maxBatchRows: 150 };
+    await run(source.url, tables, parts);
+    const write = (version: number) =>
+      source.sql.query(
+        `BEGIN; ${tables.map((t, i) => `INSERT INTO ${t} SELECT g, '${version}' FROM generate_series(1, ${[500, 300, 200][i]}) g ON CONFLICT (id) DO UPDATE SET b = EXCLUDED.b;`).join('')} COMMIT`,
+      );
+    kafka.decide = ({ apiKey }) => (apiKey === END_TXN ? { at: 'request', act: 'drop' } : undefined);
+    await write(1);
+    await eventually(() => expect(kafka.log.length).toBeGreaterThan(0));
+    const produced = (await Promise.all(tables.map((t) => source.log.admin.offsets(source.topic(t))))).flat();
+    for (const { high, lastStable } of produced) expect([high > 0, lastStable]).toEqual([true, 0]);
+    for (const table of tables) expect(await source.seen(table)).toEqual([]);
+    await kill();
+    kafka.decide = ({ apiKey }) => (apiKey === END_TXN ? { at: 'request', act: 'delay', ms: 100 } : undefined);
+
+    const wanted = new Map(
+      tables.flatMap((table, i) =>
+        [0, 1].map((partition) => {
+          const ids = Array.from({ length: [500, 300, 200][i]! }, (_, id) => String(id + 1));
+          return [`${table}-${partition}`, ids.filter((key) => partitionOf(Buffer.from(key), 2) === partition).length];
+        }),
+      ),
+    );
+    const versions = 6;
+    const partial: string[] = [];
+    let [samples, total] = [0, 0];
+    const sample = async (): Promise<void> => {
+      samples += 1;
+      total = 0;
+      for (const table of tables) {
+        const perTransaction = new Map<string, number>();
+        for (const { tx, record } of await source.seen(table)) {
+          const name = `${table}-${record.partition} ${tx}`;
+          perTransaction.set(name, (perTransaction.get(name) ?? 0) + 1);
+          total += 1;
+        }
+        for (const [name, count] of perTransaction)
+          if (count !== wanted.get(name.split(' ')[0]!)) partial.push(`${name}: ${count}`);
+      }
+    };
+    const writing = run(source.url, tables, parts).then(async () => {
+      for (let version = 2; version <= versions; version++) await write(version);
+    });
+    await eventually(
+      async () => {
+        await sample();
+        if (total < versions * 1_000) throw new Error(`${total} records`);
+      },
+      { timeoutMs: 30_000, intervalMs: 1 },
+    );
+    await writing;
+    expect(partial).toEqual([]);
+    expect(samples).toBeGreaterThan(10);
+    expect(total).toBe(versions * 1_000);
   });
 
   it('C16 goes on in the same process when the reply to a commit is lost, or the request', async () => {
@@ -126,51 +225,3 @@ describe('kill -9', () => {
     await everyRowOnce([1, 2, 3]);
   });
 });
-
-interface StatusDropper {
-  readonly port: number;
-  dropping: boolean;
-  close(): Promise<void>;
-}
-
-/** A proxy in front of Postgres that can swallow standby status updates (CopyData whose first byte is `r`). */
-async function statusDropper(host: string, port: number): Promise<StatusDropper> {
-  const sockets = new Set<Socket>();
-  const server = createServer((client) => {
-    const upstream = connectTo(port, host);
-    for (const socket of [client, upstream]) {
-      sockets.add(socket);
-      socket.on('error', () => {});
-      socket.on('close', () => [client, upstream].forEach((other) => other.destroy()));
-    }
-    upstream.pipe(client);
-    let rest = Buffer.alloc(0);
-    let first = true;
-    client.on('data', (chunk: Buffer) => {
-      rest = Buffer.concat([rest, chunk]);
-      for (;;) {
-        // The startup packet has no type byte.
-        const head = first ? 0 : 1;
-        if (rest.length < head + 4) return;
-        const end = head + rest.readUInt32BE(head);
-        if (rest.length < end) return;
-        const frame = rest.subarray(0, end);
-        rest = rest.subarray(end);
-        const isStatus = !first && frame[0] === 0x64 && frame[5] === 0x72;
-        first = false;
-        if (!isStatus || !dropper.dropping) upstream.write(frame);
-      }
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const dropper: StatusDropper = {
-    port: (server.address() as AddressInfo).port,
-    dropping: false,
-    close: () =>
-      new Promise<void>((resolve) => {
-        for (const socket of sockets) socket.destroy();
-        server.close(() => resolve());
-      }),
-  };
-  return dropper;
-}

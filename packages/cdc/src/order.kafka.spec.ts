@@ -47,7 +47,7 @@ describe('order and transactions', () => {
     expect(parseLsn(seen[0]!.lsn!) < parseLsn(seen[1]!.lsn!)).toBe(true);
   });
 
-  it('C03 keeps adjacent commits apart and acknowledges the raw end LSN', async () => {
+  it('keeps adjacent commits apart and acknowledges the raw end LSN', async () => {
     await source.topics(['a']);
     let capture = await source.started(['a']);
     const sessions = await Promise.all([source.client(), source.client(), source.client(), source.client()]);

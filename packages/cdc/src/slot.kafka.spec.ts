@@ -43,33 +43,6 @@ describe('slot against position', () => {
     await foldEqualsTable();
   });
 
-  it('C30 skips what was published when the slot is behind the position', async () => {
-    const streaming = await source.started(['a']);
-    await source.sql.query(`INSERT INTO a SELECT g, 'x' FROM generate_series(1, 10) g`);
-    await source.seenCount('a', 10);
-    await streaming.stop();
-    const [behind, ahead] = [await source.positions(), await source.slotFacts()];
-    // A second slot made before the writes stands for one whose acknowledgements were lost.
-    expect(parseLsn(ahead!.confirmed)).toBe(behind.at(-1)!.endLsn);
-    await source.sql.query(`SELECT pg_drop_replication_slot($1)`, [source.slot]);
-    await source.sql.query(`SELECT pg_create_logical_replication_slot($1, 'pgoutput')`, [source.slot]);
-    for (let id = 100; id < 150; id++) await source.sql.query(`INSERT INTO a VALUES (${id}, 'again')`);
-    const confirmed = parseLsn((await source.slotFacts())!.confirmed);
-    const writer = source.log.writer({ transactionalId: `headwater.cdc.${source.name}` });
-    await writer.fence();
-    const { rows } = await source.sql.query<{ lsn: string }>('SELECT pg_current_wal_lsn() AS lsn');
-    const published = parseLsn(rows[0]!.lsn);
-    const topic = `headwater.cdc.${source.name}.position`;
-    const position = { ...behind.at(-1)!, commitLsn: published, endLsn: published };
-    expect(await writer.transact([positionRecord(topic, source.name, position)])).toEqual({ outcome: 'committed' });
-    await writer.close();
-    expect(confirmed < published).toBe(true);
-    await source.sql.query(`INSERT INTO a VALUES (200, 'next')`);
-    await source.started(['a']);
-    const seen = await source.seenCount('a', 11);
-    expect(seen.slice(10).map(({ key }) => key)).toEqual(['200']);
-  });
-
   it('C31 refuses a missing slot, or takes a snapshot when needed', async () => {
     await publishedAndStopped();
     await source.sql.query('SELECT pg_drop_replication_slot($1)', [source.slot]);

@@ -5,8 +5,10 @@ import { eventually, testDatabase, uniqueName } from '@headwater/testing';
 import { Client } from 'pg';
 import { Capture } from './capture.js';
 import type { CaptureOptions } from './capture.options.js';
-import { parsePosition, readRecords } from './position.js';
+import { parsePosition, readPosition, readRecords } from './position.js';
 import type { Position } from './position.js';
+import { parseLsn } from './lsn.js';
+import type { Lsn } from './lsn.js';
 
 /** A record as a test compares it. */
 export interface Seen {
@@ -38,8 +40,9 @@ export class Source {
     private readonly drop: () => Promise<void>,
   ) {}
 
-  static async open(): Promise<Source> {
-    const database = await testDatabase(databaseUrl);
+  /** On the servers of the test run, or on another Postgres. */
+  static async open(serverUrl = databaseUrl): Promise<Source> {
+    const database = await testDatabase(serverUrl);
     const sql = new Client({ connectionString: database.url });
     await sql.connect();
     return new Source(database.url, sql, kafkaLog({ brokers }), () => database.drop());
@@ -133,13 +136,39 @@ export class Source {
   }
 
   async positions(): Promise<Position[]> {
-    const topic = `headwater.cdc.${this.name}.position`;
+    const topic = this.positionTopic;
     const found: Position[] = [];
     for (const { start, lastStable } of await this.log.admin.offsets(topic)) {
       if (start < lastStable)
         await readRecords(this.log, topic, 0, start, lastStable, (r) => found.push(parsePosition(r.value!)));
     }
     return found;
+  }
+
+  get positionTopic(): string {
+    return `headwater.cdc.${this.name}.position`;
+  }
+
+  async lastPosition(): Promise<Position> {
+    const position = await readPosition(this.log, this.positionTopic, this.name);
+    if (position === undefined) throw new Error('no position');
+    return position;
+  }
+
+  async walLsn(): Promise<Lsn> {
+    const { rows } = await this.sql.query<{ lsn: string }>('SELECT pg_current_wal_lsn() AS lsn');
+    return parseLsn(rows[0]!.lsn);
+  }
+
+  /** The fold of the topic equals the table `a (id int, b text)`. */
+  async foldEqualsTable(sql = this.sql): Promise<void> {
+    const { rows } = await sql.query<{ id: number; b: string }>('SELECT id, b FROM a');
+    const table = new Map(rows.map((row) => [String(row.id), JSON.stringify(row)]));
+    await eventually(async () => {
+      const fold = await this.fold('a');
+      if (JSON.stringify([...fold].toSorted()) !== JSON.stringify([...table].toSorted()))
+        throw new Error(`fold ${JSON.stringify([...fold])}, table ${JSON.stringify([...table])}`);
+    });
   }
 
   get slot(): string {
@@ -162,7 +191,7 @@ export class Source {
 
   async close(): Promise<void> {
     await Promise.all(this.captures.map((capture) => capture.stop()));
-    await this.log.admin.deleteTopics([...this.#topics, `headwater.cdc.${this.name}.position`]).catch(() => {});
+    await this.log.admin.deleteTopics([...this.#topics, this.positionTopic]).catch(() => {});
     await this.log.close();
     await Promise.all([this.sql, ...this.#clients].map((client) => client.end().catch(() => {})));
     await this.drop();

@@ -10,6 +10,7 @@ export class AccountsController {
   constructor(private readonly accounts: AccountsService) {}
 
   @Post()
+  @ApiHeader({ name: 'idempotency-key', required: false })
   open(@Body() body: OpenAccountBody, @Headers('idempotency-key') key?: string) {
     return this.accounts.open(body, key);
   }
@@ -41,14 +42,14 @@ export class AccountsController {
 
   @Post(':id/deposits')
   @HttpCode(201)
-  @ApiHeader({ name: 'Idempotency-Key', required: false })
+  @ApiHeader({ name: 'idempotency-key', required: false })
   deposit(@Param('id') id: string, @Body() body: AmountBody, @Headers('idempotency-key') key?: string) {
     return this.accounts.book('deposit', id, body.amountCents, key);
   }
 
   @Post(':id/withdrawals')
   @HttpCode(201)
-  @ApiHeader({ name: 'Idempotency-Key', required: false })
+  @ApiHeader({ name: 'idempotency-key', required: false })
   withdraw(@Param('id') id: string, @Body() body: AmountBody, @Headers('idempotency-key') key?: string) {
     return this.accounts.book('withdrawal', id, body.amountCents, key);
   }

@@ -10,7 +10,7 @@ export const LIVE_PAGE = `<!doctype html>
   .n { text-align: right; font-variant-numeric: tabular-nums } .mono { font-family: ui-monospace, monospace; font-size: .85em }
   .step { display: inline-block; padding: 0 .5em; margin-right: .3em; border: 1px solid var(--line); border-radius: 1em; font-size: .85em }
   .done, .completed, .ok { color: var(--good) } .rejected, .failed, .parked, .broken { color: var(--bad) } .sent, .undoing, .running, .compensating { color: var(--busy) }
-  .undone, .compensated { text-decoration: line-through; color: var(--busy) } button { font: inherit; padding: .3em .9em }
+  .compensated { color: var(--busy) } .undone { text-decoration: line-through; color: var(--busy) } button { font: inherit; padding: .3em .9em }
 </style></head><body>
 <h1>Sample bank</h1>
 <p id="check">…</p>

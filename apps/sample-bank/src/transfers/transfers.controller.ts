@@ -10,7 +10,7 @@ export class TransfersController {
 
   @Post()
   @HttpCode(202)
-  @ApiHeader({ name: 'Idempotency-Key', required: true })
+  @ApiHeader({ name: 'idempotency-key', required: true })
   request(@Body() body: TransferBody, @Headers('idempotency-key') key?: string) {
     return this.transfers.request(body, key);
   }

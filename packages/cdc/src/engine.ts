@@ -85,7 +85,7 @@ async function startCapture(
 }
 
 /** A standby that waits for the slot is well: it takes over when the owner is gone. */
-function healthOf(state: ReturnType<Capture['status']>['state']): Health['status'] {
+export function healthOf(state: ReturnType<Capture['status']>['state']): Health['status'] {
   if (state === 'streaming' || state === 'waiting') return 'up';
   return state === 'halted' || state === 'stopped' ? 'down' : 'starting';
 }

@@ -162,12 +162,13 @@ export class Source {
 
   /** The fold of the topic equals the table `a (id int, b text)`. */
   async foldEqualsTable(sql = this.sql): Promise<void> {
-    const { rows } = await sql.query<{ id: number; b: string }>('SELECT id, b FROM a');
-    const table = new Map(rows.map((row) => [String(row.id), JSON.stringify(row)]));
+    const { rows: found } = await sql.query<{ id: number; b: string }>('SELECT id, b FROM a');
+    const table = new Map(found.map((row) => [String(row.id), JSON.stringify(row)]));
     await eventually(async () => {
-      const fold = await this.fold('a');
-      if (JSON.stringify([...fold].toSorted()) !== JSON.stringify([...table].toSorted()))
-        throw new Error(`fold ${JSON.stringify([...fold])}, table ${JSON.stringify([...table])}`);
+      const [fold, wanted] = [await this.fold('a'), table].map((rows) =>
+        JSON.stringify([...rows].toSorted(([x], [y]) => Number(x) - Number(y))),
+      );
+      if (fold !== wanted) throw new Error(`fold ${fold}, table ${wanted}`);
     });
   }
 

@@ -213,7 +213,10 @@ export class Capture {
           this.#rows += rows;
           this.#transactions += transactions;
         },
-        onIgnored: (count) => (this.#ignored += count),
+        onIgnored: (error) => {
+          this.#ignored += 1;
+          if (error !== undefined) options.logger.warn(`capture ${options.name}: ignored: ${error.message}`);
+        },
         onWal: (lsn) => (this.#walLsn = lsn),
       });
       return 'finished';

@@ -35,8 +35,11 @@ export class CaptureError extends HeadwaterError {
   }
 }
 
-/** SQLSTATEs that a repetition cannot mend: wrong password, no such database or role, no permission. */
-const FATAL_SQLSTATE = /^(28|3D|42501$)/;
+/**
+ * SQLSTATE classes that a repetition cannot mend: wrong password, no such database, no permission, no such object. Not 42710: an object
+ * that exists already is a lost race.
+ */
+const FATAL_SQLSTATE = /^(28|3D|42(?!710))...$/;
 
 /** Whether capture halts (true) or reconnects with back-off (false) after this error. Everything foreign is worth another try. */
 export function isFatal(error: unknown): boolean {

@@ -195,4 +195,70 @@ describe('order and transactions', () => {
     expect(seen[0]!.record.headers.find(([name]) => name === 'ce_id')?.[1]?.toString()).toBe('e1');
     await eventually(() => expect(capture.status().ignoredMessages).toBe(1));
   });
+
+  it('C100 counts foreign and forged messages, logs the LSN of the latter and goes on', async () => {
+    await source.topics(['a']);
+    const capture = await source.started(['a']);
+    const role = `${source.name}_other`;
+    await source.sql.query(`CREATE ROLE ${role}`);
+    try {
+      await source.sql.query(
+        `BEGIN; INSERT INTO a VALUES (1, 'x'); SET LOCAL ROLE ${role};
+         SELECT pg_logical_emit_message(true, 'other', 'foreign');
+         SELECT pg_logical_emit_message(true, 'headwater', 'forged');
+         RESET ROLE; INSERT INTO a VALUES (2, 'x'); COMMIT`,
+      );
+      await source.sql.query(
+        `SET ROLE ${role}; SELECT pg_logical_emit_message(false, 'headwater', '{"topic": 1}'); RESET ROLE`,
+      );
+    } finally {
+      await source.sql.query(`DROP ROLE ${role}`);
+    }
+    const end = await source.walLsn();
+    const seen = await source.seenCount('a', 2);
+    expect(seen.map(({ key, seq }) => [key, seq])).toEqual([
+      ['1', 0],
+      ['2', 1],
+    ]);
+    await eventually(() => expect(capture.status().ignoredMessages).toBe(3));
+    expect(
+      source.messages.filter((line) => /ignored.* at [0-9A-F]+\/[0-9A-F]+ is not an outbox/.test(line)),
+    ).toHaveLength(2);
+    await eventually(async () => {
+      expect((await source.lastPosition()).endLsn >= end).toBe(true);
+      expect(parseLsn((await source.slotFacts())!.confirmed) >= end).toBe(true);
+    });
+    expect(capture.status().state).toBe('streaming');
+  });
+
+  it('halts when another writer fenced its transactional id, and acknowledges nothing of it', async () => {
+    await source.topics(['a']);
+    const capture = await source.started(['a']);
+    const writer = source.log.writer({ transactionalId: `headwater.cdc.${source.name}` });
+    await writer.fence();
+    const before = await source.walLsn();
+    await source.sql.query(`INSERT INTO a VALUES (1, 'x')`);
+    await expect(capture.finished).rejects.toMatchObject({ code: 'CDC_FENCED' });
+    await writer.close();
+    await source.slotFree();
+    expect(capture.status().state).toBe('halted');
+    expect(await source.seen('a')).toEqual([]);
+    expect(parseLsn((await source.slotFacts())!.confirmed) <= before).toBe(true);
+    expect(parseLsn((await source.slotFacts())!.confirmed) <= (await source.lastPosition()).endLsn).toBe(true);
+  });
+
+  it('halts with the cause when Postgres will always refuse', async () => {
+    await source.topics(['a']);
+    const role = `${source.name}_none`;
+    await source.sql.query(`CREATE ROLE ${role} LOGIN REPLICATION PASSWORD 'p'`);
+    try {
+      const url = new URL(source.url);
+      [url.username, url.password] = [role, 'wrong'];
+      await expect(source.started(['a'], { connectionString: url.href })).rejects.toMatchObject({ code: '28P01' });
+      url.password = 'p';
+      await expect(source.started(['a'], { connectionString: url.href })).rejects.toMatchObject({ code: '42501' });
+    } finally {
+      await source.sql.query(`DROP ROLE ${role}`);
+    }
+  });
 });

@@ -25,7 +25,7 @@ export function outboxRecord(content: Buffer, source: SourceHeaders, seq: number
     throw new CaptureError(
       'CDC_MESSAGE_INVALID',
       `logical message with prefix "${OUTBOX_PREFIX}" at ${at} is not an outbox message: ${errorMessage(error)}. ` +
-        'Emit messages through the outbox only; to pass this one, advance the slot past it and take a new snapshot.',
+        'It was not routed. Emit messages through the outbox only, or use another prefix.',
       { lsn: at },
       error,
     );

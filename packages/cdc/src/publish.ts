@@ -26,7 +26,7 @@ const IDLE_INTERVAL_MS = 200;
  * Collects records and writes whole source transactions with the position, one log transaction at a time (P1). A source
  * transaction above the cap is appended in parts to one log transaction, which is committed only when it is complete.
  */
-export class Publisher implements Sink {
+export class Publisher implements Omit<Sink, 'ignored'> {
   #pending: OutRecord[] = [];
   #bytes = 0;
   #completeRecords = 0;

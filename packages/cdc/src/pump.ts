@@ -2,6 +2,7 @@ import type { LogWriter } from '@headwater/core';
 import type { AckPolicy } from './ack-policy.js';
 import type { ResolvedOptions } from './capture.options.js';
 import { isFatal } from './cdc.errors.js';
+import type { CaptureError } from './cdc.errors.js';
 import type { Lsn } from './lsn.js';
 import { decodePgoutput } from './pgoutput.js';
 import type { Position } from './position.js';
@@ -20,7 +21,7 @@ export interface Pump {
   readonly position: Position;
   readonly signal: AbortSignal;
   readonly onPublished: (published: Published) => void;
-  readonly onIgnored: (count: number) => void;
+  readonly onIgnored: (error: CaptureError | undefined) => void;
   readonly onWal: (lsn: Lsn) => void;
 }
 
@@ -41,6 +42,7 @@ export async function pump(run: Pump): Promise<void> {
   const assembler = new TransactionAssembler(
     {
       add: (record) => publisher.add(record),
+      ignored: (error) => run.onIgnored(error),
       complete: (progress) => {
         ack.received(progress.endLsn);
         publisher.complete(progress);
@@ -71,7 +73,6 @@ export async function pump(run: Pump): Promise<void> {
     throw error;
   } finally {
     signal.removeEventListener('abort', onStop);
-    run.onIgnored(assembler.ignoredMessages);
     await publisher.abandon();
   }
 }

@@ -87,19 +87,34 @@ export async function ensurePublication(sql: Client, name: string, tables: reado
     textRows(
       sql,
       `SELECT p.oid, coalesce(string_agg(r.prrelid::regclass::text, ',' ORDER BY r.prrelid), '') =
-              (SELECT string_agg(t::regclass::text, ',' ORDER BY t::regclass::oid) FROM unnest($2::text[]) t),
+              coalesce((SELECT string_agg(t::regclass::text, ',' ORDER BY t::regclass::oid) FROM unnest($2::text[]) t), ''),
               p.pubviaroot AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
          FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $1 GROUP BY p.oid`,
       [name, tables.map((table) => table.sqlName)],
     );
   const [found] = await read();
   if (found === undefined) {
-    await sql.query(`CREATE PUBLICATION ${quoteName(name)} FOR ${list} WITH (${options})`);
+    // Without tables a publication still carries the outbox: logical messages belong to no table.
+    await sql.query(`CREATE PUBLICATION ${quoteName(name)} ${list === '' ? '' : `FOR ${list}`} WITH (${options})`);
   } else {
-    if (found[1] !== 't') await sql.query(`ALTER PUBLICATION ${quoteName(name)} SET ${list}`);
+    if (found[1] !== 't') await setTables(sql, name, list);
     if (found[2] !== 't') await sql.query(`ALTER PUBLICATION ${quoteName(name)} SET (${options})`);
   }
   return Number((await read())[0]![0]);
+}
+
+/** SET wants at least one table: an empty publication is reached by dropping what is in it. */
+async function setTables(sql: Client, name: string, list: string): Promise<void> {
+  if (list !== '') {
+    await sql.query(`ALTER PUBLICATION ${quoteName(name)} SET ${list}`);
+    return;
+  }
+  const [published] = await textRows(
+    sql,
+    `SELECT string_agg(prrelid::regclass::text, ', ') FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1`,
+    [name],
+  );
+  await sql.query(`ALTER PUBLICATION ${quoteName(name)} DROP TABLE ${published![0]}`);
 }
 
 /** Creates the slot and exports its snapshot, which lives as long as the session runs no other command. */

@@ -19,6 +19,8 @@ export interface Sink {
   add(record: OutRecord): void;
   /** Everything added so far belongs to complete source transactions. */
   complete(progress: Progress): void;
+  /** A message that is not ours, or with our prefix and not what the outbox writes: then `error` says why. */
+  ignored(error?: CaptureError): void;
 }
 
 /** What the assembler has to ask the world. */
@@ -43,7 +45,6 @@ export class TransactionAssembler {
   readonly #shapes = new Map<number, TableShape | undefined>();
   readonly #names = new Map<number, string>();
   #open: Open | undefined;
-  ignoredMessages = 0;
 
   /** `published`: commit LSN up to which transactions are in the log (P1). */
   constructor(
@@ -164,20 +165,32 @@ export class TransactionAssembler {
 
   #message(message: LogicalMessage, at: string): void {
     const open = message.transactional ? this.#transaction('message', at) : undefined;
+    if (open?.skipped === true || (open === undefined && message.lsn <= this.published)) return;
     if (message.prefix !== OUTBOX_PREFIX) {
-      this.ignoredMessages += 1;
+      this.sink.ignored();
       return;
     }
     if (open !== undefined) {
-      if (!open.skipped) this.sink.add(outboxRecord(message.content, open.source, open.seq++, at));
+      if (this.#route(message, open.source, open.seq, at)) open.seq += 1;
       return;
     }
-    if (message.lsn <= this.published) return;
     if (this.#open !== undefined) throw unexpected('message between the rows of a transaction', at);
     const lsn = formatLsn(message.lsn);
     const source = sourceHeaders(lsn, `message-${lsn}`, BigInt(Date.now()) * 1_000n);
-    this.sink.add(outboxRecord(message.content, source, 0, at));
-    this.sink.complete({ commitLsn: message.lsn, endLsn: message.lsn, xid: 0 });
+    if (this.#route(message, source, 0, at))
+      this.sink.complete({ commitLsn: message.lsn, endLsn: message.lsn, xid: 0 });
+  }
+
+  /** Any role may emit a message: one that the outbox did not write must not stop the others. */
+  #route(message: LogicalMessage, source: SourceHeaders, seq: number, at: string): boolean {
+    try {
+      this.sink.add(outboxRecord(message.content, source, seq, at));
+      return true;
+    } catch (error) {
+      if (!(error instanceof CaptureError) || error.code !== 'CDC_MESSAGE_INVALID') throw error;
+      this.sink.ignored(error);
+      return false;
+    }
   }
 }
 

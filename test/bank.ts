@@ -130,20 +130,32 @@ export class Bank {
     this.log = kafkaLog({ brokers: services.kafkaBrokers });
   }
 
-  static async start(): Promise<Bank> {
+  static async start(kafkaSettings: Readonly<Record<string, string>> = {}): Promise<Bank> {
     // The next `npm test` sweeps what a killed run leaves under this name.
     const directory = join(ROOT, '.headwater', `test-${process.pid}`);
-    return new Bank(await devServices({ mode: 'embedded', directory, fresh: true }), directory);
+    return new Bank(await devServices({ mode: 'embedded', directory, fresh: true, kafkaSettings }), directory);
+  }
+
+  get databaseUrl(): string {
+    return this.#services.databaseUrl;
+  }
+
+  get kafkaPort(): number {
+    return this.#services.kafka.port;
   }
 
   /** Another process with these roles; `stop` ends it. */
-  async process(roles = 'api,capture,processors,projections'): Promise<BankProcess> {
+  async process(
+    roles = 'api,capture,processors,projections',
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<BankProcess> {
     const started = await BankProcess.start({
       DATABASE_URL: this.#services.databaseUrl,
       KAFKA_BROKERS: this.#services.kafkaBrokers.join(','),
       PORT: '0',
       HEADWATER_ROLES: roles,
       HEADWATER_INSTANCE_ID: roles.replaceAll(',', '-'),
+      ...env,
     });
     this.#processes.push(started);
     return started;

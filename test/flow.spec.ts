@@ -293,8 +293,8 @@ describe('the bank over HTTP', () => {
     await bank.rows('DROP TRIGGER jam ON bank.holds');
   });
 
-  it('parks undecodable commands, replies and start events with their bytes, and the partitions go on', async () => {
-    const bad = Buffer.from([0xff, 0x7b, 0xfe]);
+  it('G51 parks undecodable commands, replies and start events with their bytes, and the partitions go on', async () => {
+    const bad = Buffer.from([0xff, 0x00, 0x7b, 0xfe]);
     const writer = bank.log.writer({ transactionalId: 'forger' });
     await writer.fence();
     const key = Buffer.from(`bad-${randomUUID()}`);

@@ -19,8 +19,8 @@ const CHECK = `
          bool_and(a.posted_cents = coalesce(j.sum, 0) AND a.held_cents = coalesce(h.sum, 0)) AS balances_agree,
          bool_and(a.kind = 'system' OR a.posted_cents - a.held_cents >= -a.overdraft_limit_cents) AS within_limits,
          (SELECT count(*) FROM bank.transfers t LEFT JOIN headwater.sagas s ON s.saga = 'transfer' AND s.id = t.id::text
-          WHERE s.id IS NULL OR s.open)::text AS open_sagas,
-         (SELECT count(*) FROM headwater.parked)::text AS parked
+          WHERE s.id IS NULL OR (s.open AND s.status <> 'parked'))::text AS open_sagas,
+         ((SELECT count(*) FROM headwater.parked) + (SELECT count(*) FROM headwater.sagas WHERE status = 'parked'))::text AS parked
   FROM bank.accounts a LEFT JOIN journal j ON j.account_id = a.id LEFT JOIN held h ON h.account_id = a.id
   GROUP BY a.currency`;
 

@@ -27,6 +27,8 @@ export class AckPolicy {
 
   /** The log has committed a position that ends here. */
   published(lsn: Lsn): void {
+    // A resumed position lies above what this connection has received while the server sends again what was published.
+    if (lsn <= this.#published) return;
     if (lsn > this.#received) {
       throw new CaptureError(
         'CDC_ACK_AHEAD',

@@ -6,11 +6,15 @@ import type { SourceHeaders } from './rows.js';
 /** The prefix of logical messages that capture routes. */
 export const OUTBOX_PREFIX = 'headwater';
 
+/** Topics of positions: a message into them would forge what is durable. */
+const OWN_TOPICS = 'headwater.cdc.';
+
 /** The record an outbox message asks for. Its own headers come first, then where it stood in the WAL. */
 export function outboxRecord(content: Buffer, source: SourceHeaders, seq: number, at: string): OutRecord {
   try {
     const message: unknown = JSON.parse(content.toString('utf8'));
     if (!isOutboxMessage(message)) throw new TypeError('topic, key, value or headers are missing or of a wrong type');
+    if (message.topic.startsWith(OWN_TOPICS)) throw new TypeError(`topic ${message.topic} is capture's own`);
     const headers: Header[] = Object.entries(message.headers ?? {}).map(([name, text]) => [name, Buffer.from(text)]);
     headers.push(source.lsn, ['hw_seq', Buffer.from(String(seq))], source.tx, source.ts);
     return {

@@ -1,5 +1,5 @@
 import type { LogTransaction, LogWriter, OutRecord, Outcome } from '@headwater/core';
-import { errorMessage } from '@headwater/core';
+import { errorCode, errorMessage } from '@headwater/core';
 import { CaptureError } from './cdc.errors.js';
 import { maxLsn } from './lsn.js';
 import { positionRecord } from './position.js';
@@ -186,7 +186,14 @@ export function notCommitted(outcome: Outcome, transactionalId: string): Capture
   return failed(cause, outcome.outcome);
 }
 
+/** What the log refuses of a record for good: the same batch would be refused for ever. */
+const REFUSED = new Set(['RECORD_TOO_LARGE', 'LOG_TOPIC_MISSING', 'LOG_PARTITION_MISSING']);
+
 function failed(cause: unknown, outcome = 'aborted'): CaptureError {
+  if (REFUSED.has(errorCode(cause) ?? '')) {
+    const message = `the log refuses a record: ${errorMessage(cause)} Nothing of its transaction was published or acknowledged. Mend the topic, then start capture again.`;
+    return new CaptureError('CDC_RECORD_REFUSED', message, { outcome }, cause);
+  }
   const message = `the log transaction ended ${outcome}: ${errorMessage(cause)}. Capture fences, reads its position and goes on.`;
   return new CaptureError('CDC_PUBLISH_FAILED', message, { outcome }, cause);
 }

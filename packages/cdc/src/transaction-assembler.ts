@@ -165,7 +165,7 @@ export class TransactionAssembler {
 
   #message(message: LogicalMessage, at: string): void {
     const open = message.transactional ? this.#transaction('message', at) : undefined;
-    if (open?.skipped === true || (open === undefined && message.lsn <= this.published)) return;
+    if (open?.skipped === true || (open === undefined && beforeLsn(message) <= this.published)) return;
     if (message.prefix !== OUTBOX_PREFIX) {
       this.sink.ignored();
       return;
@@ -178,7 +178,7 @@ export class TransactionAssembler {
     const lsn = formatLsn(message.lsn);
     const source = sourceHeaders(lsn, `message-${lsn}`, BigInt(Date.now()) * 1_000n);
     if (this.#route(message, source, 0, at))
-      this.sink.complete({ commitLsn: message.lsn, endLsn: message.lsn, xid: 0 });
+      this.sink.complete({ commitLsn: beforeLsn(message), endLsn: message.lsn, xid: 0 });
   }
 
   /** Any role may emit a message: one that the outbox did not write must not stop the others. */
@@ -192,6 +192,14 @@ export class TransactionAssembler {
       return false;
     }
   }
+}
+
+/**
+ * The LSN of a message that is not transactional is the end of its record, and the next commit record may begin exactly there: as a commit LSN
+ * it would make that transaction look published (P1).
+ */
+function beforeLsn(message: LogicalMessage): Lsn {
+  return (message.lsn - 1n) as Lsn;
 }
 
 function checkWidth(shape: TableShape, row: Tuple, at: string): void {

@@ -24,7 +24,7 @@ export interface PatienceOptions {
   readonly onLost?: (cause: unknown) => void;
 }
 
-/** The oldest broker spoken to is 2.7: Fetch v12, OffsetFetch v7, JoinGroup v9. */
+/** The request versions spoken; the newest of them, JoinGroup v9, came with Kafka 3.2. */
 const NEEDED: readonly (readonly [apiKey: number, apiName: string, version: number])[] = [
   [0, 'Produce', 9],
   [1, 'Fetch', 12],
@@ -247,7 +247,7 @@ export class Wire {
     const missing = NEEDED.filter(([apiKey, , version]) => (answer.versions.get(apiKey)?.maxVersion ?? -1) < version);
     if (missing.length > 0) {
       const names = missing.map(([, apiName, version]) => `${apiName} v${version}`).join(', ');
-      throw new KafkaError('KAFKA_TOO_OLD', `the broker lacks ${names}. Upgrade it to Kafka 3.0 or later.`, {
+      throw new KafkaError('KAFKA_TOO_OLD', `the broker lacks ${names}. Upgrade it to Kafka 3.2 or later.`, {
         facts: { missing: names },
       });
     }

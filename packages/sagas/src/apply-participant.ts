@@ -51,7 +51,7 @@ export function applyParticipant(topic: string, handlers: readonly BoundHandler[
     write: async (commands, sql) => {
       const inbox = await readInbox(
         sql,
-        commands.flatMap((command) => [command.id, command.undoes ?? []].flat()),
+        commands.flatMap((command) => (command.undoes === undefined ? [command.id] : [command.id, command.undoes])),
       );
       const entries = new Map<string, InboxOutcome>();
       const outcomeOf = (id: string) => entries.get(id) ?? inbox.get(id);
@@ -144,8 +144,8 @@ async function sendReply(sql: Sql, command: PreparedCommand, topic: string, repl
   });
 }
 
-/** Serialization failure, deadlock, lost connection, shutdown, by code. A dead connection without one fails the ROLLBACK TO next. */
+/** Serialization failure, deadlock, lock or statement time-out, lost connection, shutdown, by code. A dead connection without one fails the ROLLBACK TO next. */
 function spoilsTransaction(error: unknown): boolean {
   const code = errorCode(error) ?? '';
-  return code === '40001' || code === '40P01' || /^(08|57P|53)/.test(code) || /^E(CONN|PIPE|TIMEDOUT)/.test(code);
+  return code === '40001' || code === '40P01' || /^(08|53|55|57)/.test(code) || /^E(CONN|PIPE|TIMEDOUT)/.test(code);
 }

@@ -10,21 +10,14 @@ class TransferDetails {
   @IsString() currency!: string;
   @IsOptional() @IsString() reference?: string;
 
-  constructor(details: Omit<TransferDetails, never>) {
-    Object.assign(this, { ...pick(details) });
+  constructor(details: TransferDetails) {
+    this.transferId = details.transferId;
+    this.fromAccountId = details.fromAccountId;
+    this.toAccountId = details.toAccountId;
+    this.amountCents = details.amountCents;
+    this.currency = details.currency;
+    if (details.reference !== undefined) this.reference = details.reference;
   }
-}
-
-function pick(details: Omit<TransferDetails, never>) {
-  const { transferId, fromAccountId, toAccountId, amountCents, currency, reference } = details;
-  return {
-    transferId,
-    fromAccountId,
-    toAccountId,
-    amountCents,
-    currency,
-    ...(reference === undefined ? {} : { reference }),
-  };
 }
 
 @Event({ topic: 'bank.transfers', type: 'TransferRequested' })

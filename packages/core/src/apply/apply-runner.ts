@@ -33,10 +33,12 @@ export class ApplyRunner<Prepared = unknown> implements Running {
     this.#definition = definition;
     this.#options = options;
     this.#group = options.log.group({ groupId: `headwater.${definition.consumer}`, topics: definition.topics });
-    this.#run = this.#group.run(
-      (assignment) => this.#work(assignment),
-      (error) => this.#failed(error),
-    );
+    this.#run = this.#group
+      .run(
+        (assignment) => this.#work(assignment),
+        (error) => this.#failed(error),
+      )
+      .catch((error: unknown) => this.#ended(error));
   }
 
   health(): Health {
@@ -56,6 +58,13 @@ export class ApplyRunner<Prepared = unknown> implements Running {
     await this.#group.stop();
     await this.#run;
     this.#status = 'down';
+  }
+
+  /** The group refuses us for good: the topics, the rights or the cluster are not as declared. The process goes on, its health tells. */
+  #ended(error: unknown): void {
+    this.#lastError = errorMessage(error);
+    this.#status = 'down';
+    this.#options.logger.error(`${this.#definition.consumer} has stopped: ${this.#lastError}`);
   }
 
   #failed(error: unknown): void {
@@ -183,9 +192,9 @@ interface Parking {
   park(record: LogRecord, error: unknown): Promise<void>;
 }
 
-/** A data exception (22) or a violated constraint (23): the same record will be refused again. */
+/** A data exception (22), a violated constraint (23) or a limit passed (54): the same record will be refused again. */
 function isRefusedData(error: unknown): boolean {
-  return /^2[23]...$/.test(errorCode(error) ?? '');
+  return /^(22|23|54)...$/.test(errorCode(error) ?? '');
 }
 
 function byPartition(a: FetchedBatch, b: FetchedBatch): number {

@@ -40,7 +40,7 @@ export class Frontier implements Running {
   health(): Health {
     return {
       name: `frontier ${this.#options.consumer}`,
-      status: 'up',
+      status: this.#lastError === undefined ? 'up' : 'starting',
       facts: { lsn: this.#lsn, lastError: this.#lastError },
     };
   }
@@ -104,6 +104,7 @@ export class Frontier implements Running {
       [consumer, lsn],
     );
     this.#lsn = lsn;
+    this.#lastError = undefined;
   }
 }
 

@@ -58,9 +58,9 @@ export class HeadwaterRuntime implements OnApplicationBootstrap, OnApplicationSh
     }
   }
 
-  /** Last started, first stopped; then the log and the pool. */
+  /** Stops everything at once, each draining by itself; then the log and the pool. */
   async onApplicationShutdown(): Promise<void> {
-    const running = this.#running.reverse();
+    const running = this.#running;
     this.#running = [];
     const stopped = await Promise.allSettled(running.map((one) => one.stop()));
     for (const result of stopped)

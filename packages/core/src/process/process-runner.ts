@@ -55,10 +55,12 @@ export class ProcessRunner implements Running {
     const groupId = groupOf(definition.name);
     this.#writer = options.log.writer({ transactionalId: `${groupId}.${options.instanceId ?? randomUUID()}` });
     this.#group = options.log.group({ groupId, topics: definition.inputs });
-    this.#run = this.#group.run(
-      (assignment) => this.#work(assignment),
-      (error) => this.#failed(error),
-    );
+    this.#run = this.#group
+      .run(
+        (assignment) => this.#work(assignment),
+        (error) => this.#failed(error),
+      )
+      .catch((error: unknown) => this.#ended(error));
   }
 
   /** The tasks of the present assignment, for inspection. */
@@ -79,6 +81,13 @@ export class ProcessRunner implements Running {
     await this.#run;
     await this.#writer.close();
     this.#status = 'down';
+  }
+
+  /** The group refuses us for good: the topics, the rights or the cluster are not as declared. The process goes on, its health tells. */
+  #ended(error: unknown): void {
+    this.#lastError = errorMessage(error);
+    this.#status = 'down';
+    this.#options.logger.error(`processor ${this.#definition.name} has stopped: ${this.#lastError}`);
   }
 
   #failed(error: unknown): void {

@@ -30,16 +30,17 @@ export async function restore(
       position.set(partition, start);
       reader.seek(topic, partition, start);
     }
+    const starts = await inputStarts(log, committed);
     const startedAt = clock.now();
     const unfinished = () =>
       [...tasks].filter(([partition, task]) => {
         const end = ends.get(partition)?.lastStable ?? 0;
-        return position.get(partition)! < end || lags(task, committed, partition);
+        return position.get(partition)! < end || lags(task, committed, starts, partition);
       });
     while (unfinished().length > 0 && !signal.aborted) {
       if (
         clock.now() - startedAt > LAG_LIMIT_MS &&
-        unfinished().some(([partition, task]) => lags(task, committed, partition))
+        unfinished().some(([partition, task]) => lags(task, committed, starts, partition))
       ) {
         throw new HeadwaterError(
           'PROCESS_STATE_BEHIND',
@@ -49,7 +50,7 @@ export async function restore(
       }
       await applyNext(reader, tasks, position, signal);
     }
-    return inputPositions(log, tasks, committed);
+    return inputPositions(tasks, committed, starts);
   } finally {
     await reader.close();
   }
@@ -68,25 +69,42 @@ async function applyNext(
   }
 }
 
-function lags(task: Task, committed: readonly PartitionOffset[], partition: number): boolean {
+/** A partition the processor never saw starts where its log starts: an offset committed there is not missing from the state. */
+function lags(
+  task: Task,
+  committed: readonly PartitionOffset[],
+  starts: ReadonlyMap<string, number>,
+  partition: number,
+): boolean {
   return committed.some(
-    (offset) => offset.partition === partition && offset.next > (task.state.includedOffset(offset.topic) ?? 0),
+    (offset) =>
+      offset.partition === partition &&
+      offset.next > (task.state.includedOffset(offset.topic) ?? startOf(starts, offset)),
   );
 }
 
 /** The state decides where an input continues; what it never saw starts at the beginning of the log. */
-async function inputPositions(
-  log: Log,
+function inputPositions(
   tasks: ReadonlyMap<number, Task>,
   committed: readonly PartitionOffset[],
-): Promise<PartitionOffset[]> {
+  starts: ReadonlyMap<string, number>,
+): PartitionOffset[] {
+  return committed.map(({ topic, partition }) => ({
+    topic,
+    partition,
+    next: tasks.get(partition)!.state.includedOffset(topic) ?? startOf(starts, { topic, partition }),
+  }));
+}
+
+async function inputStarts(log: Log, committed: readonly PartitionOffset[]): Promise<Map<string, number>> {
   const starts = new Map<string, number>();
   for (const topic of new Set(committed.map((offset) => offset.topic))) {
     for (const offset of await log.admin.offsets(topic)) starts.set(`${topic}/${offset.partition}`, offset.start);
   }
-  return committed.map(({ topic, partition }) => ({
-    topic,
-    partition,
-    next: tasks.get(partition)!.state.includedOffset(topic) ?? starts.get(`${topic}/${partition}`) ?? 0,
-  }));
+  return starts;
 }
+
+const startOf = (
+  starts: ReadonlyMap<string, number>,
+  { topic, partition }: { topic: string; partition: number },
+): number => starts.get(`${topic}/${partition}`) ?? 0;

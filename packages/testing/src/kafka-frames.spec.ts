@@ -23,13 +23,14 @@ it('cuts frames alike at every possible chunk size', () => {
   }
 });
 
-it('reads api, version, correlation id and client id of a request', () => {
+it('reads api, version, correlation id, client id and length of a request', () => {
   expect(readRequest(requestFrame(26, 'writer-0'))).toEqual({
     apiKey: 26,
     apiName: 'EndTxn',
     version: 7,
     correlationId: 42,
     clientId: 'writer-0',
+    bytes: requestFrame(26, 'writer-0').length,
   });
   expect(readRequest(requestFrame(999, null))).toMatchObject({ apiName: '999', clientId: '' });
 });

@@ -7,6 +7,8 @@ export interface KafkaRequest {
   readonly correlationId: number;
   /** Empty when the client sent none. */
   readonly clientId: string;
+  /** Length of the whole frame. */
+  readonly bytes: number;
 }
 
 /** Cuts a byte stream into Kafka's length-prefixed frames, prefix included, however the bytes arrive. */
@@ -34,6 +36,7 @@ export function readRequest(frame: Buffer): KafkaRequest {
     version: frame.readInt16BE(6),
     correlationId: frame.readInt32BE(8),
     clientId: clientIdLength > 0 ? frame.toString('utf8', 14, 14 + clientIdLength) : '',
+    bytes: frame.length,
   };
 }
 

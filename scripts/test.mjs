@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { log, prepare, report, root, whenOrphaned } from './prepare.mjs';
 
 const state = join(root, '.headwater');
-const resultsFile = join(state, 'test-results.json');
+// `npm run conformance` reads the results of a whole run: a part of it (npm test -- …) writes beside them.
+const resultsFile = join(state, process.argv.length > 2 ? 'test-results-partial.json' : 'test-results.json');
 const directory = join(state, `test-${process.pid}`);
 
 let jest;

@@ -127,6 +127,8 @@ export class Bank {
     this.#services = services;
     this.#directory = directory;
     this.sql = new pg.Pool({ connectionString: services.databaseUrl, max: 2 });
+    // pg.Pool.end() resolves before its connections are closed: the server's stop may still tell one of them.
+    this.sql.on('error', () => undefined);
     this.log = kafkaLog({ brokers: services.kafkaBrokers });
   }
 

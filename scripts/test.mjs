@@ -6,7 +6,8 @@ import { log, prepare, report, root, whenOrphaned } from './prepare.mjs';
 
 const state = join(root, '.headwater');
 // `npm run conformance` reads the results of a whole run: a part of it (npm test -- …) writes beside them.
-const resultsFile = join(state, process.argv.length > 2 ? 'test-results-partial.json' : 'test-results.json');
+const partial = process.argv.slice(2).some((argument) => !argument.startsWith('-'));
+const resultsFile = join(state, partial ? 'test-results-partial.json' : 'test-results.json');
 const directory = join(state, `test-${process.pid}`);
 
 let jest;

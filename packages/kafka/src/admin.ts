@@ -1,7 +1,9 @@
 import type { LogAdmin, PartitionOffset, TopicPartition, TopicSpec } from '@headwater/core';
 import type { Admin, Kafka } from 'kafkajs';
 import { KafkaError, refused } from './kafka.errors.js';
-import { EARLIEST, GROUP, LATEST, listOffsets, offsetFetch } from './requests.js';
+import { GROUP } from './requests/call.js';
+import { EARLIEST, LATEST, listOffsets } from './requests/fetch.js';
+import { offsetFetch } from './requests/group.js';
 import { wait } from './wait.js';
 import { unreachable, type Wire } from './wire.js';
 

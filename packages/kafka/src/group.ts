@@ -18,7 +18,8 @@ import {
   refused,
 } from './kafka.errors.js';
 import type { Lane } from './lane.js';
-import { GROUP, heartbeat, joinGroup, leaveGroup, syncGroup, type Joined } from './requests.js';
+import { GROUP } from './requests/call.js';
+import { heartbeat, joinGroup, leaveGroup, syncGroup, type Joined } from './requests/group.js';
 import { aborted, wait } from './wait.js';
 import type { Wire } from './wire.js';
 

@@ -1,6 +1,6 @@
 import { KafkaError } from './kafka.errors.js';
 import type { Connection, ConnectionBuilder } from './kafkajs-hook.js';
-import type { Call } from './requests.js';
+import type { Call } from './requests/call.js';
 
 export interface Address {
   readonly host: string;

@@ -10,7 +10,7 @@ import {
   type FetchPartition,
   type FetchedPartition,
   type FetchLimits,
-} from './requests.js';
+} from './requests/fetch.js';
 import { wait } from './wait.js';
 import type { Wire } from './wire.js';
 

@@ -9,7 +9,8 @@ import {
 } from './kafka.errors.js';
 import type { ConnectionBuilder } from './kafkajs-hook.js';
 import { Lane, closedError, type Address, type Versions } from './lane.js';
-import { apiVersions, findCoordinator, metadata, type Answer, type Call, type CoordinatorType } from './requests.js';
+import type { Answer, Call, CoordinatorType } from './requests/call.js';
+import { apiVersions, findCoordinator, metadata } from './requests/cluster.js';
 import { wait } from './wait.js';
 
 export interface WireOptions {

@@ -21,22 +21,16 @@ import {
 } from './kafka.errors.js';
 import { closedError, type Lane } from './lane.js';
 import { BATCH_HEADER_BYTES, encodeBatch, recordBytesAtMost, sequenceAfter } from './record-batch.js';
+import { GROUP, TRANSACTION, type Answer, type Call, type CoordinatorType } from './requests/call.js';
+import { produce, type EncodedBatch, type ProducedPartition } from './requests/produce.js';
 import {
-  GROUP,
-  TRANSACTION,
   addOffsetsToTxn,
   addPartitionsToTxn,
   endTxn,
   initProducerId,
-  produce,
   txnOffsetCommit,
-  type Answer,
-  type Call,
-  type CoordinatorType,
-  type EncodedBatch,
-  type ProducedPartition,
   type Producer,
-} from './requests.js';
+} from './requests/transaction.js';
 import { wait } from './wait.js';
 import { unreachable, type Wire } from './wire.js';
 

@@ -1,0 +1,100 @@
+import type { ByteReader } from '../bytes.js';
+import { flexible, readError, type Answer, type Call, type CoordinatorType } from './call.js';
+
+export interface ApiVersions extends Answer {
+  readonly versions: ReadonlyMap<number, { readonly minVersion: number; readonly maxVersion: number }>;
+  readonly features: ReadonlyMap<string, number>;
+}
+
+export function apiVersions(): Call<ApiVersions> {
+  return flexible(
+    18,
+    'ApiVersions',
+    3,
+    (body) => body.compactString('headwater').compactString('0.1.0').tags(),
+    (answer) => {
+      const error = answer.int16();
+      const versions = new Map<number, { minVersion: number; maxVersion: number }>();
+      answer.compactArray(() => {
+        versions.set(answer.int16(), { minVersion: answer.int16(), maxVersion: answer.int16() });
+        answer.tags();
+      });
+      answer.int32();
+      const features = new Map<string, number>();
+      answer.tags((tag) => {
+        if (tag !== 2) return; // 2: finalized features
+        answer.compactArray(() => {
+          features.set(answer.compactString() ?? '', answer.int16());
+          answer.int16();
+          answer.tags();
+        });
+      });
+      return { error, versions, features };
+    },
+    { plainHeader: true },
+  );
+}
+
+export interface ClusterMetadata {
+  readonly brokers: readonly { readonly nodeId: number; readonly host: string; readonly port: number }[];
+  /** `leaders[partition]`, -1 while there is none. */
+  readonly topics: readonly { readonly topic: string; readonly error: number; readonly leaders: readonly number[] }[];
+}
+
+export function metadata(topics: readonly string[]): Call<ClusterMetadata> {
+  const noId = Buffer.alloc(16);
+  return flexible(
+    3,
+    'Metadata',
+    12,
+    (body) => {
+      body.compactArray(topics, (topic) => body.raw(noId).compactString(topic).tags());
+      body.bool(false).bool(false).tags(); // create nothing, list no operations
+    },
+    (answer) => {
+      answer.int32();
+      const brokers = answer.compactArray(() => {
+        const broker = { nodeId: answer.int32(), host: answer.compactString() ?? '', port: answer.int32() };
+        answer.compactString();
+        answer.tags();
+        return broker;
+      });
+      answer.compactString();
+      answer.int32();
+      return { brokers, topics: answer.compactArray(() => readTopicMetadata(answer)) };
+    },
+  );
+}
+
+function readTopicMetadata(answer: ByteReader): ClusterMetadata['topics'][number] {
+  const error = answer.int16();
+  const topic = answer.compactString() ?? '';
+  answer.at += 16; // topic id
+  answer.bool();
+  const leaders: number[] = [];
+  answer.compactArray(() => {
+    answer.int16();
+    const partition = answer.int32();
+    leaders[partition] = answer.int32();
+    answer.int32(); // leader epoch
+    for (let lists = 3; lists > 0; lists--) answer.compactArray(() => answer.int32());
+    answer.tags();
+  });
+  answer.int32();
+  answer.tags();
+  return { topic, error, leaders };
+}
+
+export function findCoordinator(type: CoordinatorType, key: string): Call<Answer & { nodeId: number }> {
+  return flexible(
+    10,
+    'FindCoordinator',
+    3,
+    (body) => body.compactString(key).int8(type).tags(),
+    (answer) => {
+      const { error } = readError(answer);
+      answer.compactString();
+      return { error, nodeId: answer.int32() };
+    },
+  );
+}

@@ -1,0 +1,98 @@
+import type { TopicPartition } from '@headwater/core';
+import type { AbortedTransaction } from '../fetched.js';
+import { flexible, readError, readTopics, writeTopics, type Answer, type Call } from './call.js';
+
+export interface FetchLimits {
+  readonly maxWaitMs: number;
+  readonly maxBytes: number;
+  readonly partitionMaxBytes: number;
+}
+
+export interface FetchPartition extends TopicPartition {
+  readonly offset: number;
+}
+
+export interface FetchedPartition extends TopicPartition, Answer {
+  readonly highWatermark: number;
+  readonly lastStableOffset: number;
+  readonly aborted: readonly AbortedTransaction[];
+  readonly bytes: Buffer;
+}
+
+export function fetch(
+  partitions: readonly FetchPartition[],
+  limits: FetchLimits,
+  timeoutMs: number,
+): Call<Answer & { partitions: FetchedPartition[] }> {
+  const noBytes = Buffer.alloc(0);
+  return flexible(
+    1,
+    'Fetch',
+    12,
+    (body) => {
+      body.int32(-1).int32(limits.maxWaitMs).int32(1).int32(limits.maxBytes); // replica, wait, min bytes, max bytes
+      body.int8(1).int32(0).int32(-1); // read committed; no fetch session
+      writeTopics(body, partitions, ({ partition, offset }) =>
+        body.int32(partition).int32(-1).int64(offset).int32(-1).int64(-1).int32(limits.partitionMaxBytes).tags(),
+      );
+      body
+        .compactArray([], () => undefined)
+        .compactString('')
+        .tags();
+    },
+    (answer) => {
+      const { error } = readError(answer);
+      answer.int32(); // session
+      const fetched = readTopics(answer, (topic) => {
+        const partition = answer.int32();
+        const partitionError = answer.int16();
+        const highWatermark = answer.int64();
+        const lastStableOffset = answer.int64();
+        answer.int64(); // log start
+        const aborted = answer.compactArray(() => {
+          const transaction = { producerId: answer.bigint64(), firstOffset: answer.int64() };
+          answer.tags();
+          return transaction;
+        });
+        answer.int32(); // preferred replica
+        const bytes = answer.compactBytes() ?? noBytes;
+        answer.tags();
+        return { topic, partition, error: partitionError, highWatermark, lastStableOffset, aborted, bytes };
+      });
+      return { error, partitions: fetched };
+    },
+    { timeoutMs: limits.maxWaitMs + timeoutMs },
+  );
+}
+
+export const EARLIEST = -2;
+export const LATEST = -1;
+
+/** `committed`: LATEST is the last stable offset; `all`: it is the high watermark. */
+export function listOffsets(
+  partitions: readonly TopicPartition[],
+  timestamp: number,
+  isolation: 'committed' | 'all',
+): Call<(TopicPartition & Answer & { offset: number })[]> {
+  return flexible(
+    2,
+    'ListOffsets',
+    6,
+    (body) => {
+      body.int32(-1).int8(isolation === 'committed' ? 1 : 0);
+      writeTopics(body, partitions, ({ partition }) => body.int32(partition).int32(-1).int64(timestamp).tags()).tags();
+    },
+    (answer) => {
+      answer.int32();
+      return readTopics(answer, (topic) => {
+        const partition = answer.int32();
+        const error = answer.int16();
+        answer.int64();
+        const offset = answer.int64();
+        answer.int32();
+        answer.tags();
+        return { topic, partition, error, offset };
+      });
+    },
+  );
+}

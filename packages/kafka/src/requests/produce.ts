@@ -1,0 +1,42 @@
+import type { TopicPartition } from '@headwater/core';
+import { flexible, readTopics, writeTopics, type Answer, type Call } from './call.js';
+
+export interface EncodedBatch extends TopicPartition {
+  readonly bytes: Buffer;
+}
+
+export interface ProducedPartition extends TopicPartition, Answer {}
+
+export function produce(
+  apiVersion: 9 | 12,
+  transactionalId: string,
+  timeoutMs: number,
+  batches: readonly EncodedBatch[],
+): Call<ProducedPartition[]> {
+  let capacity = 64 + transactionalId.length * 3;
+  for (const { topic, bytes } of batches) capacity += topic.length * 3 + bytes.length + 32;
+  return flexible(
+    0,
+    'Produce',
+    apiVersion,
+    (body) => {
+      body.compactString(transactionalId).int16(-1).int32(timeoutMs);
+      writeTopics(body, batches, ({ partition, bytes }) => body.int32(partition).compactBytes(bytes).tags()).tags();
+    },
+    (answer) =>
+      readTopics(answer, (topic) => {
+        const partition = answer.int32();
+        const error = answer.int16();
+        answer.at += 24; // base offset, append time, log start
+        answer.compactArray(() => {
+          answer.int32();
+          answer.compactString();
+          answer.tags();
+        });
+        answer.compactString();
+        answer.tags();
+        return { topic, partition, error };
+      }),
+    { timeoutMs, capacity },
+  );
+}

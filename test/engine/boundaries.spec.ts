@@ -22,22 +22,6 @@ const RECORDS = 400;
 
 afterAll(() => log.close());
 
-/** Lost at the proxy. `act` is read at the moment it strikes: for a response that is after the broker did the request. */
-class Lost implements Fault {
-  readonly at: 'request' | 'response';
-  readonly #strikes: () => void;
-
-  constructor(at: 'request' | 'response', strikes: () => void = () => undefined) {
-    this.at = at;
-    this.#strikes = strikes;
-  }
-
-  get act(): 'drop' {
-    this.#strikes();
-    return 'drop';
-  }
-}
-
 interface Child {
   readonly process: ChildProcess;
   readonly exited: Promise<unknown>;
@@ -189,7 +173,7 @@ describe('a processor at the boundaries of its requests', () => {
       processor.decide((request) => {
         seen.push(request.apiName);
         const count = seen.filter((name) => name === apiName).length;
-        return count === nth ? new Lost(at, () => (dead ??= processor.kill())) : undefined;
+        return count === nth ? { at, act: 'drop', onStrike: () => (dead ??= processor.kill()) } : undefined;
       });
       processor.start();
       await eventually(() => expect(dead).toBeDefined(), LATER);
@@ -213,9 +197,7 @@ describe('a processor at the boundaries of its requests', () => {
         return undefined;
       }
       if (request.apiName !== 'EndTxn' || ++ends < 3) return undefined;
-      return new Lost(at, () => {
-        strikes++;
-      });
+      return { at, act: 'drop', onStrike: () => strikes++ };
     });
     processor.start();
     await eventually(() => expect(after).toContain('EndTxn'), LATER);

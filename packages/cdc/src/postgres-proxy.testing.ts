@@ -1,5 +1,4 @@
-import { createServer, connect as connectTo } from 'node:net';
-import type { AddressInfo, Socket } from 'node:net';
+import { postgresFaultProxy, type ProxiedMessage } from '@headwater/testing';
 import type { Lsn } from './lsn.js';
 
 /** A transaction as it passed from the server, or was held back. */
@@ -8,7 +7,7 @@ export interface PassingCommit {
   readonly endLsn: Lsn;
 }
 
-/** A TCP proxy in front of Postgres that knows the frames of the replication protocol. */
+/** A fault proxy in front of Postgres that knows the messages of logical replication. */
 export interface PostgresProxy {
   readonly url: string;
   /** Swallows standby status updates. */
@@ -22,63 +21,33 @@ export interface PostgresProxy {
   close(): Promise<void>;
 }
 
-const COPY_DATA = 0x64;
 const [STATUS, XLOG_DATA] = [0x72, 0x77];
 const [BEGIN, COMMIT] = [0x42, 0x43];
 /** Type, length, XLogData with three int64: the pgoutput message begins here. */
 const MESSAGE_AT = 30;
 
 export async function postgresProxy(databaseUrl: string): Promise<PostgresProxy> {
-  const target = new URL(databaseUrl);
-  const sockets = new Set<Socket>();
   const passed: PassingCommit[] = [];
-  const held: { readonly to: Socket; readonly frame: Buffer }[] = [];
+  const held: ProxiedMessage[] = [];
   const state = { dropStatus: false, holdBehindCommit: false, holding: false };
-  const toClient = (to: Socket, frame: Buffer): void => {
-    if (frame[0] !== COPY_DATA) {
-      to.write(frame);
-      return;
-    }
+  const proxy = await postgresFaultProxy(databaseUrl, (message) => {
+    if (message.type !== 'd') return undefined;
+    if (message.from === 'client') return state.dropStatus && message.frame[5] === STATUS ? { act: 'drop' } : undefined;
     if (state.holding) {
-      held.push({ to, frame });
-      return;
+      held.push(message);
+      // Those behind the first one wait with it.
+      return held.length === 1 ? { act: 'hold' } : undefined;
     }
-    to.write(frame);
-    if (messageType(frame) !== COMMIT) return;
-    passed.push({
-      commitLsn: frame.readBigUInt64BE(MESSAGE_AT + 2) as Lsn,
-      endLsn: frame.readBigUInt64BE(MESSAGE_AT + 10) as Lsn,
-    });
-    if (state.holdBehindCommit) state.holding = true;
-  };
-  const server = createServer((client) => {
-    const upstream = connectTo(Number(target.port), target.hostname);
-    for (const socket of [client, upstream]) {
-      sockets.add(socket);
-      socket.on('error', () => {});
-      socket.on('close', () => [client, upstream].forEach((other) => other.destroy()));
-    }
-    client.on(
-      'data',
-      frames(0, (frame, first) => {
-        const isStatus = !first && frame[0] === COPY_DATA && frame[5] === STATUS;
-        if (!isStatus || !state.dropStatus) upstream.write(frame);
-      }),
-    );
-    upstream.on(
-      'data',
-      frames(1, (frame) => toClient(client, frame)),
-    );
+    passed.push(...commitIn(message));
+    state.holding = state.holdBehindCommit && commitIn(message).length > 0;
+    return undefined;
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const url = new URL(databaseUrl);
-  url.port = String((server.address() as AddressInfo).port);
   return {
-    url: url.href,
+    url: proxy.url,
     passed,
     get heldBegins() {
       return held
-        .filter(({ frame }) => messageType(frame) === BEGIN)
+        .filter((message) => messageType(message) === BEGIN)
         .map(({ frame }) => frame.readBigUInt64BE(MESSAGE_AT + 1) as Lsn);
     },
     get dropStatus() {
@@ -94,35 +63,24 @@ export async function postgresProxy(databaseUrl: string): Promise<PostgresProxy>
       state.holdBehindCommit = hold;
       if (hold) return;
       state.holding = false;
-      for (const { to, frame } of held.splice(0)) toClient(to, frame);
+      passed.push(...held.splice(0).flatMap(commitIn));
+      void proxy.release();
     },
-    close: () =>
-      new Promise<void>((resolve) => {
-        for (const socket of sockets) socket.destroy();
-        server.close(() => resolve());
-      }),
+    close: () => proxy.close(),
   };
 }
 
-function messageType(frame: Buffer): number | undefined {
+function commitIn(message: ProxiedMessage): PassingCommit[] {
+  if (messageType(message) !== COMMIT) return [];
+  const { frame } = message;
+  return [
+    {
+      commitLsn: frame.readBigUInt64BE(MESSAGE_AT + 2) as Lsn,
+      endLsn: frame.readBigUInt64BE(MESSAGE_AT + 10) as Lsn,
+    },
+  ];
+}
+
+function messageType({ frame }: ProxiedMessage): number | undefined {
   return frame[5] === XLOG_DATA ? frame[MESSAGE_AT] : undefined;
-}
-
-/** Splits into frames. `firstHead`: bytes before the length of the first one (the startup packet has no type byte). */
-function frames(firstHead: 0 | 1, each: (frame: Buffer, first: boolean) => void): (chunk: Buffer) => void {
-  let rest: Buffer = Buffer.alloc(0);
-  let first = true;
-  return (chunk) => {
-    rest = Buffer.concat([rest, chunk]);
-    for (;;) {
-      const head = first ? firstHead : 1;
-      if (rest.length < head + 4) return;
-      const end = head + rest.readUInt32BE(head);
-      if (rest.length < end) return;
-      const frame = rest.subarray(0, end);
-      rest = rest.subarray(end);
-      each(frame, first);
-      first = false;
-    }
-  };
 }

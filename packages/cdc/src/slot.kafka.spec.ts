@@ -25,7 +25,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   kafka.decide = () => undefined;
-  kafka.release();
+  await kafka.release();
   await source.close();
   await behindProxy?.close();
   behindProxy = undefined;
@@ -143,7 +143,7 @@ describe('slot against position', () => {
       const confirmed = async () => parseLsn((await source.slotFacts())!.confirmed);
       expect((await confirmed()) < mark).toBe(true);
       kafka.decide = () => undefined;
-      kafka.release();
+      await kafka.release();
       await eventually(
         async () => {
           const lsn = await confirmed();

@@ -13,5 +13,15 @@ export {
   type FaultProxy,
   type FaultProxyOptions,
   type ProxiedRequest,
+  type StruckRequest,
 } from './fault-proxy.js';
+export {
+  postgresFaultProxy,
+  type DecideMessage,
+  type PostgresFaultProxy,
+  type ProxiedMessage,
+  type StruckMessage,
+} from './postgres-fault-proxy.js';
+export type { FrameFault } from './fault-link.js';
+export type { FaultControls, ProxyTarget } from './fault-relay.js';
 export type { KafkaRequest } from './kafka-frames.js';

@@ -168,14 +168,14 @@ export class ByteReader {
     return value >>> 0;
   }
 
-  /** Zigzag varint, exact up to 2^53. */
+  /** Zigzag varint of at most ten bytes, exact up to 2^53. */
   varint(): number {
     const source = this.source;
     let byte = source[this.at++]!;
     let value = byte & 127;
     for (let weight = 128; byte & 128; weight *= 128) {
       // An index past the end gives undefined, which would read as a final 0: refuse instead.
-      if (this.at >= source.length) throw new RangeError('varint past the end');
+      if (this.at >= source.length || weight > 2 ** 63) throw new RangeError('varint past its end');
       byte = source[this.at++]!;
       value += (byte & 127) * weight;
     }

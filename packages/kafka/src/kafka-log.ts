@@ -1,6 +1,7 @@
 import type { ConnectionOptions } from 'node:tls';
 import type { GroupOptions, Log, LogGroup, LogReader, LogWriter, WriterOptions } from '@headwater/core';
 import { KafkaAdmin } from './admin.js';
+import type { Compression } from './codecs.js';
 import { KafkaGroup } from './group.js';
 import { KafkaError } from './kafka.errors.js';
 import { kafkajsClient } from './kafkajs-hook.js';
@@ -23,6 +24,11 @@ export interface KafkaOptions {
   };
   /** How long one request may stay unanswered before it is tried elsewhere. Raise it for slow disks or far brokers. Default 4,000. */
   readonly requestTimeoutMs?: number;
+  /**
+   * How the writers compress their batches; what is read may have any of the four, whatever is chosen here. `lz4` and `snappy` cost least
+   * time, `gzip` runs everywhere, `zstd` packs most. Choose one when the network or the disk is the limit. Default: none.
+   */
+  readonly compression?: Compression;
   /**
    * Where to connect for an address the brokers advertise: for tunnels and proxies, when that address cannot be reached from here. TLS still
    * checks the advertised name. Default: the address itself.

@@ -176,7 +176,9 @@ export class KafkaReader implements LogReader {
         }
         const { topic, partition, bytes, lastStableOffset, highWatermark } = fetched;
         const from = position.offset;
-        const { records, nextOffset } = decodeFetched({ topic, partition, from, bytes, aborted: fetched.aborted });
+        const { aborted } = fetched;
+        const before = lastStableOffset;
+        const { records, nextOffset } = decodeFetched({ topic, partition, from, before, bytes, aborted });
         if (nextOffset > from)
           batches.push({ topic, partition, from, records, nextOffset, lastStableOffset, highWatermark });
       }

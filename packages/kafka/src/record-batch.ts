@@ -1,6 +1,7 @@
 import { crc32c } from '@node-rs/crc32';
 import type { Header, OutRecord } from '@headwater/core';
 import { putVarint, varintSize } from './bytes.js';
+import type { Packer } from './codecs.js';
 
 /** Under whose name a batch is written. A retry sends the same bytes, so the broker knows a repetition by its sequence. */
 export interface BatchProducer {
@@ -29,8 +30,13 @@ export function recordBytesAtMost(record: OutRecord): number {
   return size;
 }
 
-/** One transactional record batch (magic 2) of `records`, all of one partition. */
-export function encodeBatch(records: readonly OutRecord[], producer: BatchProducer, nowMs: number): Buffer {
+/** One transactional record batch (magic 2) of `records`, all of one partition; uncompressed without `packer`. */
+export function encodeBatch(
+  records: readonly OutRecord[],
+  producer: BatchProducer,
+  nowMs: number,
+  packer?: Packer,
+): Buffer {
   let capacity = BATCH_HEADER_BYTES;
   for (const record of records) capacity += recordBytesAtMost(record);
   const batch = Buffer.allocUnsafe(capacity);
@@ -43,12 +49,16 @@ export function encodeBatch(records: readonly OutRecord[], producer: BatchProduc
     if (timestamp > maxTimestamp) maxTimestamp = timestamp;
     at = putRecord(batch, at, record, index, timestamp - firstTimestamp);
   }
-  const bytes = batch.subarray(0, at);
+  const plain = batch.subarray(BATCH_HEADER_BYTES, at);
+  const bytes =
+    packer === undefined
+      ? batch.subarray(0, at)
+      : Buffer.concat([batch.subarray(0, BATCH_HEADER_BYTES), packer.pack(plain)]);
   bytes.fill(0, 0, 8); // base offset: the broker sets it
-  bytes.writeInt32BE(at - 12, 8);
+  bytes.writeInt32BE(bytes.length - 12, 8);
   bytes.writeInt32BE(-1, 12); // leader epoch: unknown
   bytes[16] = 2; // magic
-  bytes.writeInt16BE(TRANSACTIONAL, 21);
+  bytes.writeInt16BE(TRANSACTIONAL | (packer?.codec ?? 0), 21);
   bytes.writeInt32BE(records.length - 1, 23);
   bytes.writeBigInt64BE(BigInt(firstTimestamp), 27);
   bytes.writeBigInt64BE(BigInt(maxTimestamp), 35);

@@ -1,4 +1,5 @@
 import { errorMessage, type TopicPartition } from '@headwater/core';
+import { packer, type Compression, type Packer } from './codecs.js';
 import {
   COORDINATOR_NOT_AVAILABLE,
   CONCURRENT_TRANSACTIONS,
@@ -16,6 +17,7 @@ import { wait } from './wait.js';
 export interface WireOptions {
   readonly brokers: readonly string[];
   readonly requestTimeoutMs: number;
+  readonly compression?: Compression;
 }
 
 export interface PatienceOptions {
@@ -47,13 +49,16 @@ export class Wire {
   readonly #brokers = new Map<number, Address>();
   readonly #leaders = new Map<string, readonly number[]>();
   readonly #coordinators = new Map<string, number>();
+  readonly #compression: Compression | undefined;
   #capabilities: Promise<Capabilities> | undefined;
+  #packer: Promise<Packer | undefined> | undefined;
   #turn = 0;
 
   constructor(builder: ConnectionBuilder, options: WireOptions) {
     this.#builder = builder;
     this.#seeds = options.brokers.map(parseAddress);
     this.requestTimeoutMs = options.requestTimeoutMs;
+    this.#compression = options.compression;
     this.#shared = this.lane();
   }
 
@@ -95,6 +100,12 @@ export class Wire {
   /** True when producing and committing offsets add to the transaction by themselves and every transaction has its own epoch (KIP-890). */
   async hasTransactionVersion2(): Promise<boolean> {
     return (await this.#capable()).transactionVersion >= 2;
+  }
+
+  /** What the writers compress their batches with; undefined: they do not. Rejects with LOG_CODEC_MISSING. */
+  packer(): Promise<Packer | undefined> {
+    this.#packer ??= this.#compression === undefined ? Promise.resolve(undefined) : packer(this.#compression);
+    return this.#packer;
   }
 
   async send<T>(nodeId: number, call: Call<T>, lane: Lane = this.#shared): Promise<T> {

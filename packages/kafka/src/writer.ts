@@ -258,6 +258,7 @@ class KafkaTransaction implements LogTransaction {
   async #append(records: readonly OutRecord[]): Promise<void> {
     const nowMs = Date.now();
     const version2 = await this.#wire.hasTransactionVersion2();
+    const packer = await this.#wire.packer();
     const chunks = await this.#split(records);
     this.#openedAt ??= performance.now();
     if (!version2) await this.#addPartitions(chunks);
@@ -269,6 +270,7 @@ class KafkaTransaction implements LogTransaction {
           chunk.records,
           { ...this.#producer!, baseSequence: this.#writer.takeSequence(chunk, chunk.records.length) },
           nowMs,
+          packer,
         ),
       }));
       await this.#produce(version2 ? 12 : 9, batches);

@@ -230,7 +230,7 @@ async function write(records: readonly OutRecord[]): Promise<void> {
   const writer = log.writer({ transactionalId: uniqueName('copies') });
   await writer.fence();
   // One transaction each, as redelivery would bring them.
-  for (const record of records) expect(await writer.transact([record])).toEqual({ outcome: 'committed' });
+  for (const record of records) expect(await writer.transact([record])).toMatchObject({ outcome: 'committed' });
   await writer.close();
 }
 

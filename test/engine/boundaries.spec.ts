@@ -139,7 +139,7 @@ class Processor {
     const records = Array.from({ length: RECORDS }, (_, i): OutRecord => {
       return { topic: this.input, key: Buffer.from(`key-${i % 10}`), value: Buffer.from(`add ${i}`) };
     });
-    expect(await writer.transact(records)).toEqual({ outcome: 'committed' });
+    expect(await writer.transact(records)).toMatchObject({ outcome: 'committed' });
     await writer.close();
   }
 }

@@ -60,7 +60,7 @@ const record = (key: string, value: string): OutRecord => ({
 async function produce(...batches: readonly (readonly OutRecord[])[]): Promise<void> {
   const writer = log.writer({ transactionalId: uniqueName('load') });
   await writer.fence();
-  for (const batch of batches) expect(await writer.transact(batch)).toEqual({ outcome: 'committed' });
+  for (const batch of batches) expect(await writer.transact(batch)).toMatchObject({ outcome: 'committed' });
   await writer.close();
 }
 

@@ -46,8 +46,8 @@ describe('writer behind a faulty network', () => {
       const transaction = writer.begin();
       await transaction.append(one(topic, 'a'));
       await transaction.append(one(topic, 'b'));
-      expect(await transaction.commit()).toEqual({ outcome: 'committed' });
-      expect(await writer.transact(one(topic, 'c'))).toEqual({ outcome: 'committed' });
+      expect(await transaction.commit()).toMatchObject({ outcome: 'committed' });
+      expect(await writer.transact(one(topic, 'c'))).toMatchObject({ outcome: 'committed' });
       expect(proxy.struck()).toBe(2);
       expect(texts(await committedRecords(log, topic))).toEqual(['a', 'b', 'c']);
     });
@@ -57,8 +57,8 @@ describe('writer behind a faulty network', () => {
     it(`learns by asking again that a commit landed whose EndTxn reply met ${fault.act}`, async () => {
       const topic = await newTopic(log);
       const writer = await writerWith(END_TXN, fault, 2);
-      expect(await writer.transact(one(topic, 'a'))).toEqual({ outcome: 'committed' });
-      expect(await writer.transact(one(topic, 'b'))).toEqual({ outcome: 'committed' });
+      expect(await writer.transact(one(topic, 'a'))).toMatchObject({ outcome: 'committed' });
+      expect(await writer.transact(one(topic, 'b'))).toMatchObject({ outcome: 'committed' });
       expect(proxy.struck()).toBe(2);
       expect(texts(await committedRecords(log, topic))).toEqual(['a', 'b']);
     });
@@ -77,7 +77,7 @@ describe('writer behind a faulty network', () => {
     expect(texts(await committedRecords(log, topic))).toEqual(['landed']);
     const healthy = log.writer({ transactionalId: writer.transactionalId });
     await healthy.fence();
-    expect(await healthy.transact(one(topic, 'next'))).toEqual({ outcome: 'committed' });
+    expect(await healthy.transact(one(topic, 'next'))).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['landed', 'next']);
   });
 
@@ -94,14 +94,14 @@ describe('writer behind a faulty network', () => {
     expect(texts(await committedRecords(log, topic))).toEqual([]);
     const healthy = log.writer({ transactionalId: writer.transactionalId });
     await healthy.fence();
-    expect(await healthy.transact(one(topic, 'batch'), offsets)).toEqual({ outcome: 'committed' });
+    expect(await healthy.transact(one(topic, 'batch'), offsets)).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['batch']);
   });
 
   it('commits when only the first EndTxn request was lost', async () => {
     const topic = await newTopic(log);
     const writer = await writerWith(END_TXN, { at: 'request', act: 'drop' }, 1);
-    expect(await writer.transact(one(topic, 'a'))).toEqual({ outcome: 'committed' });
+    expect(await writer.transact(one(topic, 'a'))).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['a']);
   });
 });

@@ -17,6 +17,7 @@ export type KafkaErrorCode =
   | 'LOG_TOPIC_MISSING'
   | 'LOG_TRANSACTION_TIMED_OUT'
   | 'LOG_WRITER_BUSY'
+  | 'LOG_WRITER_EXPIRED'
   | 'LOG_WRITER_FENCED'
   | 'LOG_MEMBER_FENCED'
   | 'LOG_WRITER_NOT_READY'
@@ -57,15 +58,18 @@ export function isRetriable(error: number): boolean {
 
 export const OFFSET_OUT_OF_RANGE = 1;
 export const CORRUPT_MESSAGE = 2;
+export const REQUEST_TIMED_OUT = 7;
 export const MESSAGE_TOO_LARGE = 10;
 export const COORDINATOR_NOT_AVAILABLE = 15;
 export const NOT_COORDINATOR = 16;
 export const RECORD_LIST_TOO_LARGE = 18;
+export const NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20;
 export const ILLEGAL_GENERATION = 22;
 export const UNKNOWN_MEMBER_ID = 25;
 export const REBALANCE_IN_PROGRESS = 27;
-export const DUPLICATE_SEQUENCE_NUMBER = 46;
+export const OUT_OF_ORDER_SEQUENCE_NUMBER = 45;
 export const INVALID_TXN_STATE = 48;
+export const INVALID_PRODUCER_ID_MAPPING = 49;
 export const CONCURRENT_TRANSACTIONS = 51;
 export const MEMBER_ID_REQUIRED = 79;
 

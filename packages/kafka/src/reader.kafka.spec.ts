@@ -33,7 +33,7 @@ describe('reader', () => {
     expect(await ofB.abort()).toMatchObject({ outcome: 'aborted' });
     await ofA.append(one(topic, 'A3'));
     expect(await ofA.abort()).toMatchObject({ outcome: 'aborted' });
-    expect(await b.transact(one(topic, 'OK'))).toEqual({ outcome: 'committed' });
+    expect(await b.transact(one(topic, 'OK'))).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['OK']);
   });
 
@@ -150,9 +150,9 @@ describe('reader', () => {
     waiting.seek(idle, 0, 0);
     const stop = new AbortController();
     const polling = waiting.poll({ maxWaitMs: 60_000, signal: stop.signal });
-    expect(await (await writer()).transact(one(topic, 'x'))).toEqual({ outcome: 'committed' });
+    expect(await (await writer()).transact(one(topic, 'x'))).toMatchObject({ outcome: 'committed' });
     expect(texts(await readTo(topic, 0, 'x', other))).toEqual(['x']);
-    expect(await (await writer()).transact(one(idle, 'wake'))).toEqual({ outcome: 'committed' });
+    expect(await (await writer()).transact(one(idle, 'wake'))).toMatchObject({ outcome: 'committed' });
     expect(texts(recordsOf(await polling))).toEqual(['wake']);
     await Promise.all([waiting.close(), other.close()]);
   });

@@ -30,12 +30,13 @@ export function recordBytesAtMost(record: OutRecord): number {
   return size;
 }
 
-/** One transactional record batch (magic 2) of `records`, all of one partition; uncompressed without `packer`. */
+/** One record batch (magic 2) of `records`, all of one partition; uncompressed without `packer`. */
 export function encodeBatch(
   records: readonly OutRecord[],
   producer: BatchProducer,
   nowMs: number,
   packer?: Packer,
+  kind: 'transactional' | 'plain' = 'transactional',
 ): Buffer {
   let capacity = BATCH_HEADER_BYTES;
   for (const record of records) capacity += recordBytesAtMost(record);
@@ -58,7 +59,7 @@ export function encodeBatch(
   bytes.writeInt32BE(bytes.length - 12, 8);
   bytes.writeInt32BE(-1, 12); // leader epoch: unknown
   bytes[16] = 2; // magic
-  bytes.writeInt16BE(TRANSACTIONAL | (packer?.codec ?? 0), 21);
+  bytes.writeInt16BE((kind === 'transactional' ? TRANSACTIONAL : 0) | (packer?.codec ?? 0), 21);
   bytes.writeInt32BE(records.length - 1, 23);
   bytes.writeBigInt64BE(BigInt(firstTimestamp), 27);
   bytes.writeBigInt64BE(BigInt(maxTimestamp), 35);

@@ -34,7 +34,7 @@ describe('writer', () => {
       },
       { topic, partition: 0, key: null, value: null, timestamp: 1_600_000_000_000 },
     ]);
-    expect(outcome).toEqual({ outcome: 'committed' });
+    expect(outcome).toMatchObject({ outcome: 'committed' });
     expect(await committedRecords(log, topic)).toEqual([
       {
         topic,
@@ -62,7 +62,7 @@ describe('writer', () => {
     }
     await transaction.append([]);
     expect((await log.admin.offsets(topic)).map(({ lastStable }) => lastStable)).toEqual([0, 0, 0]);
-    expect(await transaction.commit()).toEqual({ outcome: 'committed' });
+    expect(await transaction.commit()).toMatchObject({ outcome: 'committed' });
     const records = await committedRecords(log, topic);
     expect(records).toHaveLength(500);
     for (let partition = 0; partition < 3; partition++) {
@@ -71,14 +71,47 @@ describe('writer', () => {
     }
   });
 
-  it('runs 1,000 transactions back to back and loses none', async () => {
+  it('S55 runs 1,000 transactions with offsets back to back, loses none and ends at the last offsets', async () => {
     const topic = await newTopic(log, 1);
     const writer = log.writer({ transactionalId: unique('writer') });
     await writer.fence();
+    const membership = { groupId: unique('group'), memberId: '', generation: -1 };
     for (let n = 0; n < 1_000; n++) {
-      expect(await writer.transact([record(topic, `${n}`)])).toEqual({ outcome: 'committed' });
+      const offsets = { membership, offsets: [{ topic, partition: 0, next: n + 1 }] };
+      expect(await writer.transact([record(topic, `${n}`)], offsets)).toMatchObject({ outcome: 'committed' });
     }
+    expect(await log.admin.committedOffsets(membership.groupId, [{ topic, partition: 0 }])).toEqual([
+      { topic, partition: 0, next: 1_000 },
+    ]);
     expect(texts(await committedRecords(log, topic))).toEqual(Array.from({ length: 1_000 }, (_, n) => `${n}`));
+  });
+
+  it('tells where each partition stands after the transaction, markers not counted', async () => {
+    const topic = await newTopic(log, 3);
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    const at = (partition: number, value: string) => record(topic, value, { partition });
+    const first = await writer.transact([at(0, 'a'), at(2, 'b'), at(0, 'c')]);
+    expect(first).toEqual({
+      outcome: 'committed',
+      appended: [
+        { topic, partition: 0, next: 2 },
+        { topic, partition: 2, next: 1 },
+      ],
+    });
+    const transaction = writer.begin();
+    await transaction.append([at(0, 'd')]);
+    await transaction.append([at(0, 'e')]);
+    const second = await transaction.commit();
+    // Offset 2 is the marker of the first transaction.
+    expect(second).toEqual({ outcome: 'committed', appended: [{ topic, partition: 0, next: 5 }] });
+    expect((await committedRecords(log, topic)).map(({ partition, offset }) => `${partition}:${offset}`)).toEqual([
+      '0:0',
+      '0:1',
+      '0:3',
+      '0:4',
+      '2:0',
+    ]);
   });
 
   it('splits a large append into batches the broker takes', async () => {
@@ -92,7 +125,7 @@ describe('writer', () => {
       key: Buffer.from(`${n}`),
       value,
     }));
-    expect(await writer.transact(records)).toEqual({ outcome: 'committed' });
+    expect(await writer.transact(records)).toMatchObject({ outcome: 'committed' });
     const keys = (await committedRecords(log, topic)).map(({ key }) => Number(key));
     expect(keys).toEqual([...records.keys()].sort((a, b) => (a % 2) - (b % 2) || a - b));
   });
@@ -110,7 +143,7 @@ describe('writer', () => {
       cause: { code: 'RECORD_TOO_LARGE', retryable: false, facts: { topic } },
     });
     expect(outcome).not.toHaveProperty('fenced');
-    expect(await writer.transact([record(topic, 'next')])).toEqual({ outcome: 'committed' });
+    expect(await writer.transact([record(topic, 'next')])).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['next']);
   });
 
@@ -124,7 +157,7 @@ describe('writer', () => {
       transaction.append([{ topic, partition: 0, key: null, value: Buffer.alloc(5_000) }]),
     ).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE' });
     expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', cause: { code: 'RECORD_TOO_LARGE' } });
-    expect(await writer.transact([record(topic, 'next')])).toEqual({ outcome: 'committed' });
+    expect(await writer.transact([record(topic, 'next')])).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['next']);
   });
 
@@ -139,8 +172,8 @@ describe('writer', () => {
     await elsewhere.close();
     const writer = log.writer({ transactionalId: unique('writer') });
     await writer.fence();
-    expect(await writer.begin().commit()).toEqual({ outcome: 'committed' });
-    expect(await writer.transact([])).toEqual({ outcome: 'committed' });
+    expect(await writer.begin().commit()).toMatchObject({ outcome: 'committed' });
+    expect(await writer.transact([])).toMatchObject({ outcome: 'committed' });
   });
 
   it('aborts on request and is ready at once', async () => {
@@ -151,7 +184,7 @@ describe('writer', () => {
       const transaction = writer.begin();
       await transaction.append([record(topic, `aborted ${n}`)]);
       expect(await transaction.abort('changed my mind')).toEqual({ outcome: 'aborted', cause: 'changed my mind' });
-      expect(await writer.transact([record(topic, `committed ${n}`)])).toEqual({ outcome: 'committed' });
+      expect(await writer.transact([record(topic, `committed ${n}`)])).toMatchObject({ outcome: 'committed' });
     }
     expect(texts(await committedRecords(log, topic))).toEqual(['committed 0', 'committed 1', 'committed 2']);
   });
@@ -165,7 +198,7 @@ describe('writer', () => {
     await transaction.append([record(topic, 'zombie')]);
     const successor = log.writer({ transactionalId });
     await successor.fence();
-    expect(await successor.transact([record(topic, 'successor')])).toEqual({ outcome: 'committed' });
+    expect(await successor.transact([record(topic, 'successor')])).toMatchObject({ outcome: 'committed' });
     await expect(transaction.append([record(topic, 'late')])).rejects.toMatchObject({ code: 'LOG_WRITER_FENCED' });
     expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
     expect(await zombie.transact([record(topic, 'later')])).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
@@ -182,7 +215,7 @@ describe('writer', () => {
     await eventually(async () => ((await log.admin.offsets(topic))[0]!.lastStable > 0 ? true : undefined));
     expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
     await writer.fence();
-    expect(await writer.transact([record(topic, 'again')])).toEqual({ outcome: 'committed' });
+    expect(await writer.transact([record(topic, 'again')])).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['again']);
   });
 

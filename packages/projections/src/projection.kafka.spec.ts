@@ -79,7 +79,7 @@ const account = (id: string, cents: string, more: Record<string, unknown> = {}):
 async function produce(...records: readonly OutRecord[]): Promise<void> {
   const writer = log.writer({ transactionalId: uniqueName('test') });
   await writer.fence();
-  expect(await writer.transact(records)).toEqual({ outcome: 'committed' });
+  expect(await writer.transact(records)).toMatchObject({ outcome: 'committed' });
   await writer.close();
 }
 
@@ -187,7 +187,7 @@ describe('projection', () => {
       membership: { groupId, memberId: '', generation: -1 },
       offsets: [{ topic, partition: 0, next: 0 }],
     });
-    expect(rewound).toEqual({ outcome: 'committed' });
+    expect(rewound).toMatchObject({ outcome: 'committed' });
     await writer.close();
     const version = async () =>
       (await database.query(`SELECT xmin::text, ctid::text FROM ${tableOf(options)} WHERE id = 'a'`)).rows;

@@ -182,7 +182,7 @@ describe('ApplyRunner', () => {
       membership: { groupId, memberId: '', generation: -1 },
       offsets: [{ topic, partition: 0, next: 0 }],
     });
-    expect(rewound).toEqual({ outcome: 'committed' });
+    expect(rewound).toMatchObject({ outcome: 'committed' });
     expect(await log.admin.committedOffsets(groupId, [{ topic, partition: 0 }])).toEqual([
       { topic, partition: 0, next: 0 },
     ]);

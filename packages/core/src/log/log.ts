@@ -51,12 +51,13 @@ export interface GroupOffsets {
 }
 
 /**
- * How a transaction ended. `aborted`: nothing of it will ever be seen; the writer is ready for the next one unless `fenced`.
+ * How a transaction ended. `committed` tells where each written partition stands after this transaction's last record (its marker not
+ * counted). `aborted`: nothing of it will ever be seen; the writer is ready for the next one unless `fenced`.
  * `unknown`: it may be seen or not; call `fence()`, then learn the truth by reading what was committed.
  * `fenced` tells who was fenced: this writer (another one took its transactional id) or this group member (it lost its partitions).
  */
 export type Outcome =
-  | { readonly outcome: 'committed' }
+  | { readonly outcome: 'committed'; readonly appended: readonly PartitionOffset[] }
   | { readonly outcome: 'aborted'; readonly cause: unknown; readonly fenced?: 'writer' | 'member' }
   | { readonly outcome: 'unknown'; readonly cause: unknown };
 

@@ -3,17 +3,21 @@ import { flexible, readTopics, writeTopics, type Answer, type Call } from './cal
 
 export interface EncodedBatch extends TopicPartition {
   readonly bytes: Buffer;
+  readonly records: number;
 }
 
-export interface ProducedPartition extends TopicPartition, Answer {}
+export interface ProducedPartition extends TopicPartition, Answer {
+  /** Where the batch begins in the log; meaningful without error only. */
+  readonly baseOffset: number;
+}
 
 export function produce(
   apiVersion: 9 | 12,
-  transactionalId: string,
+  transactionalId: string | null,
   timeoutMs: number,
   batches: readonly EncodedBatch[],
 ): Call<ProducedPartition[]> {
-  let capacity = 64 + transactionalId.length * 3;
+  let capacity = 64 + (transactionalId?.length ?? 0) * 3;
   for (const { topic, bytes } of batches) capacity += topic.length * 3 + bytes.length + 32;
   return flexible(
     0,
@@ -27,7 +31,8 @@ export function produce(
       readTopics(answer, (topic) => {
         const partition = answer.int32();
         const error = answer.int16();
-        answer.at += 24; // base offset, append time, log start
+        const baseOffset = answer.int64();
+        answer.at += 16; // append time, log start
         answer.compactArray(() => {
           answer.int32();
           answer.compactString();
@@ -35,7 +40,7 @@ export function produce(
         });
         answer.compactString();
         answer.tags();
-        return { topic, partition, error };
+        return { topic, partition, error, baseOffset };
       }),
     { timeoutMs, capacity },
   );

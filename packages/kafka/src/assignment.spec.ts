@@ -1,12 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import {
-  assignCoPartitions,
-  decodeAssignment,
-  decodeOwned,
-  encodeAssignment,
-  encodeSubscription,
-  type CoPartitionMember,
-} from './assignment.js';
+import { assignCoPartitions, type CoPartitionMember } from './assignment.js';
 
 describe('co-partition assignment', () => {
   const member = (memberId: string, ...owned: number[]): CoPartitionMember => ({ memberId, owned });
@@ -43,12 +36,43 @@ describe('co-partition assignment', () => {
     expect(assignCoPartitions(7, members)).toEqual(assignCoPartitions(7, members.toReversed()));
   });
 
-  it('reads back what it sends to the members', () => {
-    expect(decodeOwned(encodeSubscription(['t', 'u'], [4, 2]))).toEqual([4, 2]);
-    expect(decodeOwned(encodeSubscription(['t'], []))).toEqual([]);
-    const all = ['t', 'u'].flatMap((topic) => [1, 2].map((partition) => ({ topic, partition })));
-    expect(decodeAssignment(encodeAssignment(['t', 'u'], [1, 2]))).toEqual(all);
-    expect(decodeAssignment(encodeAssignment(['t'], []))).toEqual([]);
-    expect(decodeAssignment(Buffer.alloc(0))).toEqual([]);
+  it('moves as little as an even share allows, over random histories of members that come and go', () => {
+    const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
+    const random = seededRandom(seed);
+    const below = (n: number) => Math.floor(random() * n);
+    for (let history = 0; history < 200; history++) {
+      const count = 1 + below(24);
+      let given: ReadonlyMap<string, readonly number[]> = new Map([[`m${below(1_000)}`, []]]);
+      for (let step = 0; step < 20; step++) {
+        const members = [...given].map(([memberId, owned]) => member(memberId, ...owned));
+        for (let leaving = below(3); leaving > 0 && members.length > 1; leaving--) {
+          members.splice(below(members.length), 1);
+        }
+        for (let joining = below(3); joining > 0; joining--) members.push(member(`m${history}-${step}-${joining}`));
+        const next = assignCoPartitions(count, members);
+        const kept = members.map(({ memberId, owned }) => next.get(memberId)!.filter((n) => owned.includes(n)).length);
+        expect([seed, total(kept)]).toEqual([seed, mostKept(count, members)]);
+        given = next;
+      }
+    }
   });
+
+  /** An even share gives everybody `fair` numbers and one more to as many as there are left over: whoever had more than `fair` first. */
+  function mostKept(count: number, members: readonly CoPartitionMember[]): number {
+    const fair = Math.floor(count / members.length);
+    const above = members.filter(({ owned }) => owned.length > fair).length;
+    return total(members.map(({ owned }) => Math.min(owned.length, fair))) + Math.min(above, count % members.length);
+  }
+
+  const total = (numbers: readonly number[]) => numbers.reduce((sum, n) => sum + n, 0);
 });
+
+function seededRandom(seed: number): () => number {
+  let state = seed >>> 0 || 1;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) / 2 ** 32;
+  };
+}

@@ -1,6 +1,3 @@
-import type { TopicPartition } from '@headwater/core';
-import { ByteReader, ByteWriter } from './bytes.js';
-
 export interface CoPartitionMember {
   readonly memberId: string;
   /** Partition numbers it had in the previous generation. */
@@ -42,51 +39,4 @@ export function assignCoPartitions(
     kept.sort((a, b) => a - b);
   }
   return given;
-}
-
-const VERSION = 1;
-
-/** A member's subscription as Kafka's consumers write it, so that tools can show it. */
-export function encodeSubscription(topics: readonly string[], owned: readonly number[]): Buffer {
-  const bytes = new ByteWriter().int16(VERSION);
-  bytes.array(topics, (topic) => bytes.string(topic)).int32(-1);
-  bytes.array(owned.length > 0 ? topics : [], (topic) => {
-    bytes.string(topic).array(owned, (partition) => bytes.int32(partition));
-  });
-  return Buffer.from(bytes.done());
-}
-
-/** The partition numbers a subscription says it owned. */
-export function decodeOwned(subscription: Buffer): number[] {
-  const reader = new ByteReader(subscription);
-  const version = reader.int16();
-  reader.array(() => reader.string());
-  const userData = reader.int32();
-  if (userData > 0) reader.at += userData;
-  if (version < 1) return [];
-  return [
-    ...new Set(
-      reader.array(() => [reader.string(), reader.array(() => reader.int32())] as const).flatMap(([, of]) => of),
-    ),
-  ];
-}
-
-export function encodeAssignment(topics: readonly string[], partitions: readonly number[]): Buffer {
-  const bytes = new ByteWriter().int16(VERSION);
-  bytes.array(partitions.length > 0 ? topics : [], (topic) => {
-    bytes.string(topic).array(partitions, (partition) => bytes.int32(partition));
-  });
-  return Buffer.from(bytes.int32(-1).done());
-}
-
-export function decodeAssignment(assignment: Buffer): TopicPartition[] {
-  if (assignment.length === 0) return [];
-  const reader = new ByteReader(assignment);
-  reader.int16();
-  return reader
-    .array(() => {
-      const topic = reader.string();
-      return reader.array(() => ({ topic, partition: reader.int32() }));
-    })
-    .flat();
 }

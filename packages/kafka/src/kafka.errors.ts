@@ -9,6 +9,8 @@ export type KafkaErrorCode =
   | 'LOG_CLOSED'
   | 'LOG_CODEC_MISSING'
   | 'LOG_CORRUPT'
+  | 'LOG_GROUP_FOREIGN'
+  | 'LOG_INSTANCE_FENCED'
   | 'LOG_NOT_COPARTITIONED'
   | 'LOG_OFFSET_OUT_OF_RANGE'
   | 'LOG_OPTIONS_INVALID'
@@ -20,6 +22,7 @@ export type KafkaErrorCode =
   | 'LOG_WRITER_EXPIRED'
   | 'LOG_WRITER_FENCED'
   | 'LOG_MEMBER_FENCED'
+  | 'LOG_MEMBER_LOST'
   | 'LOG_WRITER_NOT_READY'
   | 'LOG_TRANSACTION_ABORTED'
   | 'LOG_TRANSACTION_OVER'
@@ -65,6 +68,7 @@ export const NOT_COORDINATOR = 16;
 export const RECORD_LIST_TOO_LARGE = 18;
 export const NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20;
 export const ILLEGAL_GENERATION = 22;
+export const INCONSISTENT_GROUP_PROTOCOL = 23;
 export const UNKNOWN_MEMBER_ID = 25;
 export const REBALANCE_IN_PROGRESS = 27;
 export const OUT_OF_ORDER_SEQUENCE_NUMBER = 45;
@@ -72,6 +76,7 @@ export const INVALID_TXN_STATE = 48;
 export const INVALID_PRODUCER_ID_MAPPING = 49;
 export const CONCURRENT_TRANSACTIONS = 51;
 export const MEMBER_ID_REQUIRED = 79;
+export const FENCED_INSTANCE_ID = 82;
 
 /** Another writer took the transactional id, or the broker ended the transaction by its time-out. */
 export function isWriterFenced(error: number): boolean {
@@ -84,7 +89,7 @@ export function isMemberFenced(error: number): boolean {
     error === ILLEGAL_GENERATION ||
     error === UNKNOWN_MEMBER_ID ||
     error === REBALANCE_IN_PROGRESS ||
-    error === 82 ||
+    error === FENCED_INSTANCE_ID ||
     error === 110 ||
     error === 113
   );

@@ -42,6 +42,8 @@ export interface Membership {
   readonly groupId: string;
   readonly memberId: string;
   readonly generation: number;
+  /** Of a static member. */
+  readonly instanceId?: string;
 }
 
 /** Offsets that become committed with a transaction, refused by the broker when the membership is no longer current (KIP-447). */
@@ -123,6 +125,13 @@ export interface GroupOptions {
   readonly sessionTimeoutMs?: number;
   /** How long `work` may take to end after its signal. Default 15,000. */
   readonly rebalanceTimeoutMs?: number;
+  /**
+   * Makes the member static (KIP-345): it does not leave when it stops, and a process that comes back with the same id within the session
+   * time-out gets its partitions without a rebalance; until then nobody works on them. Set it, with a longer session time-out, where
+   * instances have stable names and are restarted one by one. A second live process with the same id ends the first: its `run` rejects
+   * with LOG_INSTANCE_FENCED. Default: none, leaving hands the partitions over at once.
+   */
+  readonly instanceId?: string;
 }
 
 /** Membership of a group. Its liveness does not depend on `work`: heartbeats have their own connection and timer. */
@@ -130,6 +139,10 @@ export interface LogGroup {
   /**
    * Joins, and calls `work` for every assignment; the next one comes only after the promise of the previous one has settled, so a revoke is
    * awaited by construction. When `work` rejects, the error goes to `onError` and it is called again after a pause: with the same assignment while that is current. Resolves after `stop()`.
+   * A member that the group moved on without, stopped or cut off for longer than its session, has its signal aborted, tells `onError`
+   * (LOG_MEMBER_LOST, with what stalled) and joins anew. Rejects when joining again cannot help: topics that do not fit
+   * (LOG_TOPIC_MISSING, LOG_NOT_COPARTITIONED), a second process with its instance id (LOG_INSTANCE_FENCED), members of another kind in
+   * the group (LOG_GROUP_FOREIGN).
    */
   run(work: (assignment: Assignment) => Promise<void>, onError?: (error: unknown) => void): Promise<void>;
   /** Aborts the current assignment, waits for `work` to settle, leaves the group. May be called twice. */

@@ -49,6 +49,7 @@ export interface JoinOptions {
   readonly sessionTimeoutMs: number;
   readonly rebalanceTimeoutMs: number;
   readonly memberId: string;
+  readonly instanceId?: string;
   readonly protocol: string;
   readonly metadata: Buffer;
 }
@@ -60,7 +61,10 @@ export function joinGroup(options: JoinOptions, timeoutMs: number): Call<Joined>
     9,
     (body) => {
       body.compactString(options.groupId).int32(options.sessionTimeoutMs).int32(options.rebalanceTimeoutMs);
-      body.compactString(options.memberId).compactString(null).compactString('consumer');
+      body
+        .compactString(options.memberId)
+        .compactString(options.instanceId ?? null)
+        .compactString('consumer');
       body.compactArray([options.protocol], (name) => body.compactString(name).compactBytes(options.metadata).tags());
       body.compactString(null).tags();
     },
@@ -86,7 +90,7 @@ export function joinGroup(options: JoinOptions, timeoutMs: number): Call<Joined>
 }
 
 export function syncGroup(
-  { groupId, memberId, generation }: Membership,
+  { groupId, memberId, generation, instanceId }: Membership,
   protocol: string,
   assignments: readonly { readonly memberId: string; readonly assignment: Buffer }[],
   timeoutMs: number,
@@ -96,7 +100,11 @@ export function syncGroup(
     'SyncGroup',
     5,
     (body) => {
-      body.compactString(groupId).int32(generation).compactString(memberId).compactString(null);
+      body
+        .compactString(groupId)
+        .int32(generation)
+        .compactString(memberId)
+        .compactString(instanceId ?? null);
       body.compactString('consumer').compactString(protocol);
       body.compactArray(assignments, (of) => body.compactString(of.memberId).compactBytes(of.assignment).tags()).tags();
     },
@@ -110,12 +118,18 @@ export function syncGroup(
   );
 }
 
-export function heartbeat({ groupId, memberId, generation }: Membership, timeoutMs: number): Call<Answer> {
+export function heartbeat({ groupId, memberId, generation, instanceId }: Membership, timeoutMs: number): Call<Answer> {
   return flexible(
     12,
     'Heartbeat',
     4,
-    (body) => body.compactString(groupId).int32(generation).compactString(memberId).compactString(null).tags(),
+    (body) =>
+      body
+        .compactString(groupId)
+        .int32(generation)
+        .compactString(memberId)
+        .compactString(instanceId ?? null)
+        .tags(),
     readError,
     { timeoutMs },
   );

@@ -67,7 +67,7 @@ export function addOffsetsToTxn(producer: Producer, groupId: string): Call<Answe
 export function txnOffsetCommit(
   apiVersion: 3 | 5,
   producer: Producer,
-  { groupId, memberId, generation }: Membership,
+  { groupId, memberId, generation, instanceId }: Membership,
   offsets: readonly PartitionOffset[],
 ): Call<Answer> {
   return flexible(
@@ -77,7 +77,10 @@ export function txnOffsetCommit(
     (body) => {
       body.compactString(producer.transactionalId).compactString(groupId);
       body.int64(producer.producerId).int16(producer.epoch);
-      body.int32(generation).compactString(memberId).compactString(null);
+      body
+        .int32(generation)
+        .compactString(memberId)
+        .compactString(instanceId ?? null);
       writeTopics(body, offsets, ({ partition, next }) =>
         body.int32(partition).int64(next).int32(-1).compactString('').tags(),
       ).tags();

@@ -1,0 +1,91 @@
+import type { Membership } from '@headwater/core';
+import { COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, REBALANCE_IN_PROGRESS, isMemberFenced } from './kafka.errors.js';
+import type { Lane } from './lane.js';
+import { GROUP } from './requests/call.js';
+import { heartbeat } from './requests/group.js';
+import { aborted, wait } from './wait.js';
+import type { Wire } from './wire.js';
+
+/** How a member lost its place: told by the coordinator (`error`), or by its silence for longer than the session. */
+export interface Loss {
+  readonly error: number | undefined;
+  /** Since the last heartbeat that was answered. */
+  readonly silentMs: number;
+  /** How much of that this process did not run: stopped, or its event loop blocked. */
+  readonly stalledMs: number;
+}
+
+export interface Held {
+  readonly membership: Membership;
+  readonly sessionTimeoutMs: number;
+  /** Aborted here when the partitions are to be given back or are lost. */
+  readonly revoking: AbortController;
+  /** Ends the heartbeats: the work has settled. */
+  readonly settled: AbortSignal;
+}
+
+/**
+ * The shorter, the sooner all members of a group know of a rebalance: who knows first waits for the last, with its work at rest
+ * (decision 6 has the figures).
+ */
+export const HEARTBEAT_MS = 100;
+
+/**
+ * Heartbeats until the work has settled, also after the revoke: else a member that needs longer than its session to end its work would be
+ * thrown out. Resolves with the loss of the place, when it was lost.
+ */
+export async function heartbeats(wire: Wire, lane: Lane, held: Held): Promise<Loss | undefined> {
+  const { membership, sessionTimeoutMs, revoking, settled } = held;
+  let answeredAt = performance.now();
+  let stalledMs = 0;
+  while (!settled.aborted) {
+    const restedAt = performance.now();
+    await wait(HEARTBEAT_MS, settled);
+    if (settled.aborted) break;
+    const sentAt = performance.now();
+    stalledMs += Math.max(0, sentAt - restedAt - HEARTBEAT_MS);
+    const leftMs = sessionTimeoutMs - (sentAt - answeredAt);
+    const error = leftMs <= 0 ? undefined : await answerWithin(leftMs, beat(wire, lane, membership, leftMs), settled);
+    if (error === 0 || error === REBALANCE_IN_PROGRESS) {
+      answeredAt = sentAt;
+      stalledMs = 0;
+    }
+    if (error === REBALANCE_IN_PROGRESS) revoking.abort();
+    // The broker has given the partitions away after this time, heard or not. The clock is monotonic and counts a stopped process.
+    const silentMs = performance.now() - answeredAt;
+    const fenced = error !== undefined && error !== REBALANCE_IN_PROGRESS && isMemberFenced(error);
+    if (fenced || silentMs >= sessionTimeoutMs) {
+      revoking.abort();
+      await aborted(settled);
+      return { error: fenced ? error : undefined, silentMs, stalledMs };
+    }
+  }
+  return undefined;
+}
+
+/** The answer's error code; undefined when none came in time. */
+async function answerWithin(
+  leftMs: number,
+  asking: Promise<number | undefined>,
+  settled: AbortSignal,
+): Promise<number | undefined> {
+  const over = new AbortController();
+  const error = await Promise.race([asking, wait(leftMs, over.signal, settled).then(() => undefined)]);
+  over.abort();
+  return error;
+}
+
+async function beat(wire: Wire, lane: Lane, membership: Membership, leftMs: number): Promise<number | undefined> {
+  const { groupId } = membership;
+  try {
+    const coordinator = await wire.coordinator(GROUP, groupId);
+    const call = heartbeat(membership, Math.min(leftMs, wire.requestTimeoutMs));
+    const { error } = await wire.send(coordinator, call, lane);
+    if (error === COORDINATOR_NOT_AVAILABLE || error === NOT_COORDINATOR) wire.forgetCoordinator(GROUP, groupId);
+    return error;
+  } catch {
+    // Silence counts against the session time-out; the next beat looks for the coordinator anew.
+    wire.forgetCoordinator(GROUP, groupId);
+    return undefined;
+  }
+}

@@ -25,3 +25,8 @@ export {
 export type { FrameFault } from './fault-link.js';
 export type { FaultControls, ProxyTarget } from './fault-relay.js';
 export type { KafkaRequest } from './kafka-frames.js';
+export { memoryLog, type MemoryClient, type MemoryLog, type MemoryLogOptions } from './memory-log/memory-log.js';
+export type { CallFault, LogCall, MemoryClientOptions } from './memory-log/connection.js';
+export type { Marker } from './memory-log/memory-cluster.js';
+export { seededRandom, type Random } from './virtual-clock/random.js';
+export { virtualClock, type MachineClock, type VirtualClock } from './virtual-clock/virtual-clock.js';

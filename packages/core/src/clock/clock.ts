@@ -1,13 +1,16 @@
-/** Time as a port: wall time for deadlines, and a wait that a signal ends early. */
+/** Time as a port: wall time for deadlines, elapsed time for durations, and a wait that a signal ends early. */
 export interface Clock {
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970. Jumps when somebody sets the machine's clock. */
   now(): number;
+  /** Milliseconds since some start of its own. Never jumps and never goes back: for durations and time-outs. */
+  elapsed(): number;
   /** Resolves after `ms`, or at once when the signal aborts. Never rejects. */
   wait(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
 export const systemClock: Clock = {
   now: () => Date.now(),
+  elapsed: () => performance.now(),
   wait: (ms, signal) =>
     new Promise((resolve) => {
       if (signal?.aborted === true) return resolve();

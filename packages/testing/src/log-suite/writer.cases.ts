@@ -1,0 +1,179 @@
+import { expect, it } from '@jest/globals';
+import { partitionOf } from '@headwater/core';
+import { uniqueName } from '../unique-name.js';
+import { keyed, one, texts, type Bench } from './log-under-test.js';
+
+export function writerCases(bench: Bench): void {
+  it('S108 writes keys, values, tombstones, headers and timestamps as given', async () => {
+    const topic = await bench.topic(1, { 'retention.ms': '-1' });
+    const writer = await bench.writer();
+    const headers = [
+      ['é', Buffer.from('1')],
+      ['n', null],
+    ] as const;
+    const outcome = await writer.transact([
+      { topic, key: Buffer.from('k'), value: Buffer.from('v'), headers, timestamp: 1_700_000_000_000 },
+      { topic, partition: 0, key: null, value: null, timestamp: 1_600_000_000_000 },
+    ]);
+    expect(outcome).toMatchObject({ outcome: 'committed' });
+    expect(await bench.committed(topic)).toEqual([
+      {
+        topic,
+        partition: 0,
+        offset: 0,
+        timestamp: 1_700_000_000_000,
+        key: Buffer.from('k'),
+        value: Buffer.from('v'),
+        headers,
+      },
+      { topic, partition: 0, offset: 1, timestamp: 1_600_000_000_000, key: null, value: null, headers: [] },
+    ]);
+  });
+
+  it('S108 streams many appends through one transaction, in order, unseen before the commit', async () => {
+    const topic = await bench.topic(3);
+    const writer = await bench.writer();
+    const transaction = writer.begin();
+    for (let batch = 0; batch < 5; batch++)
+      await transaction.append(Array.from({ length: 100 }, (_, n) => keyed(topic, `${batch * 100 + n}`)));
+    await transaction.append([]);
+    expect((await bench.log.admin.offsets(topic)).map(({ lastStable }) => lastStable)).toEqual([0, 0, 0]);
+    expect(await transaction.commit()).toMatchObject({ outcome: 'committed' });
+    const records = await bench.committed(topic);
+    expect(records).toHaveLength(500);
+    for (let partition = 0; partition < 3; partition++) {
+      const numbers = records.filter((of) => of.partition === partition).map(({ value }) => Number(value));
+      expect(numbers).toEqual([...numbers].sort((a, b) => a - b));
+    }
+  });
+
+  it('S108 keeps the order of appends that were not awaited', async () => {
+    const topic = await bench.topic();
+    const transaction = (await bench.writer()).begin();
+    const appends = Array.from({ length: 20 }, (_, n) => transaction.append(one(topic, `${n}`)));
+    expect(await transaction.commit()).toMatchObject({ outcome: 'committed' });
+    await Promise.all(appends);
+    expect(await bench.texts(topic)).toEqual(Array.from({ length: 20 }, (_, n) => `${n}`));
+  });
+
+  it("S108 puts a key into Kafka's default partition, and what names its partition there", async () => {
+    const topic = await bench.topic(7);
+    const keys = ['', 'a', 'längere Schlüssel', '42', 'x'.repeat(50)];
+    await (
+      await bench.writer()
+    ).transact([
+      ...keys.map((key) => keyed(topic, key)),
+      { topic, partition: 6, key: Buffer.from('a'), value: Buffer.from('named') },
+    ]);
+    const found = (await bench.committed(topic)).map(({ partition, value }) => `${value!.toString()} in ${partition}`);
+    const expected = keys.map((key) => `${key} in ${partitionOf(Buffer.from(key), 7)}`);
+    expect(found.sort()).toEqual([...expected, 'named in 6'].sort());
+  });
+
+  it('S108 takes one offset for the marker of a transaction on each of its partitions', async () => {
+    const topic = await bench.topic(2);
+    const writer = await bench.writer();
+    await writer.transact([...one(topic, 'a'), { topic, partition: 1, key: null, value: null }]);
+    const transaction = writer.begin();
+    await transaction.append(one(topic, 'b'));
+    await transaction.abort();
+    await writer.transact(one(topic, 'c'));
+    expect((await bench.committed(topic)).map(({ partition, offset }) => [partition, offset])).toEqual([
+      [0, 0],
+      [0, 4],
+      [1, 0],
+    ]);
+    const offsets = await bench.log.admin.offsets(topic);
+    expect(offsets.map(({ lastStable, high }) => [lastStable, high])).toEqual([
+      [6, 6],
+      [2, 2],
+    ]);
+  });
+
+  it('S108 refuses a record above the limit by name, shows nothing of its transaction, and goes on', async () => {
+    const topic = await bench.topic(1, { 'max.message.bytes': '2000' });
+    const writer = await bench.writer();
+    for (const bytes of [5_000, 1_100_000]) {
+      const outcome = await writer.transact([
+        ...one(topic, 'small'),
+        { topic, partition: 0, key: null, value: Buffer.alloc(bytes) },
+      ]);
+      expect(outcome).toMatchObject({
+        outcome: 'aborted',
+        cause: { code: 'RECORD_TOO_LARGE', retryable: false, facts: { topic } },
+      });
+      expect(outcome).not.toHaveProperty('fenced');
+    }
+    expect(await writer.transact(one(topic, 'next'))).toMatchObject({ outcome: 'committed' });
+    expect(await bench.texts(topic)).toEqual(['next']);
+  });
+
+  it('S108 dooms a transaction whose append failed', async () => {
+    const topic = await bench.topic();
+    const writer = await bench.writer();
+    const transaction = writer.begin();
+    await transaction.append(one(topic, 'before'));
+    const failing = transaction.append([{ topic, partition: 0, key: null, value: Buffer.alloc(1_100_000) }]);
+    await expect(failing).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE' });
+    await expect(transaction.append(one(topic, 'after'))).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE' });
+    expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', cause: { code: 'RECORD_TOO_LARGE' } });
+    expect(await bench.texts(topic)).toEqual([]);
+  });
+
+  it('S108 names a topic that does not exist, and a record without key and partition', async () => {
+    const topic = await bench.topic();
+    const writer = await bench.writer({ transactionTimeoutMs: 1_000 });
+    const missing = uniqueName('missing');
+    expect(await writer.transact([keyed(missing, 'x')])).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'LOG_TOPIC_MISSING', facts: { topic: missing } },
+    });
+    expect(await writer.transact([{ topic, key: null, value: null }])).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'LOG_PARTITION_MISSING', facts: { topic } },
+    });
+    expect(await writer.transact(one(topic, 'next'))).toMatchObject({ outcome: 'committed' });
+  });
+
+  it('S108 commits a transaction without records, and ends each one once', async () => {
+    const topic = await bench.topic();
+    const writer = await bench.writer();
+    expect(await writer.begin().commit()).toMatchObject({ outcome: 'committed' });
+    expect(await writer.transact([])).toMatchObject({ outcome: 'committed' });
+    const transaction = writer.begin();
+    expect(await writer.transact(one(topic, 'beside'))).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'LOG_WRITER_BUSY' },
+    });
+    await transaction.append(one(topic, 'x'));
+    expect(await transaction.commit()).toMatchObject({ outcome: 'committed' });
+    expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', cause: { code: 'LOG_TRANSACTION_OVER' } });
+    expect(await transaction.abort()).toMatchObject({ outcome: 'aborted', cause: { code: 'LOG_TRANSACTION_OVER' } });
+    await expect(transaction.append(one(topic, 'y'))).rejects.toMatchObject({ code: 'LOG_TRANSACTION_OVER' });
+    expect(await bench.texts(topic)).toEqual(['x']);
+  });
+
+  it('S108 aborts on request and is ready at once', async () => {
+    const topic = await bench.topic();
+    const writer = await bench.writer();
+    for (let n = 0; n < 3; n++) {
+      const transaction = writer.begin();
+      await transaction.append(one(topic, `aborted ${n}`));
+      expect(await transaction.abort('changed my mind')).toEqual({ outcome: 'aborted', cause: 'changed my mind' });
+      expect(await writer.transact(one(topic, `committed ${n}`))).toMatchObject({ outcome: 'committed' });
+    }
+    expect(await writer.begin().abort()).toMatchObject({ cause: { code: 'LOG_TRANSACTION_ABORTED' } });
+    expect(texts(await bench.committed(topic))).toEqual(['committed 0', 'committed 1', 'committed 2']);
+  });
+
+  it('S108 runs transactions back to back over two topics and loses none', async () => {
+    const [left, right] = [await bench.topic(), await bench.topic()];
+    const writer = await bench.writer();
+    for (let n = 0; n < 100; n++)
+      expect(await writer.transact([...one(left, `${n}`), ...one(right, `${n}`)])).toMatchObject({
+        outcome: 'committed',
+      });
+    const expected = Array.from({ length: 100 }, (_, n) => `${n}`);
+    expect([await bench.texts(left), await bench.texts(right)]).toEqual([expected, expected]);
+  });
+}

@@ -1,0 +1,144 @@
+import type { LogAdmin, PartitionOffset, TopicPartition, TopicSpec } from '@headwater/core';
+import type { Connection } from './connection.js';
+import type { MemoryCluster } from './memory-cluster.js';
+import { topicsDiffer } from './refusals.js';
+import type { Difference } from './topics.js';
+
+export interface OpenTransaction extends TopicPartition {
+  readonly producerId: bigint;
+  readonly epoch: number;
+  readonly transactionalId?: string;
+  readonly startedAtMs?: number;
+  readonly firstOffset: number;
+  readonly coordinatorEpoch: number;
+}
+
+export class MemoryAdmin implements LogAdmin {
+  readonly #cluster: MemoryCluster;
+  readonly #connection: Connection;
+
+  constructor(cluster: MemoryCluster, connection: Connection) {
+    this.#cluster = cluster;
+    this.#connection = connection;
+  }
+
+  ensureTopics(specs: readonly TopicSpec[]): Promise<void> {
+    return this.#ask(() => {
+      for (const spec of specs) if (this.#cluster.topics.find(spec.topic) === undefined) this.#create(spec);
+      const differences = this.#cluster.topics.differences(specs);
+      if (differences.length > 0) throw topicsDiffer(differences);
+    });
+  }
+
+  partitionCounts(topics: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    return this.#ask(() => new Map(this.#found(topics).map(([name, topic]) => [name, topic.partitions.length])));
+  }
+
+  offsets(topic: string): Promise<readonly (TopicPartition & { start: number; lastStable: number; high: number })[]> {
+    return this.#ask(() =>
+      this.#cluster.topics
+        .get(topic)
+        .partitions.map(({ partition, start, lastStable, high }) => ({ topic, partition, start, lastStable, high })),
+    );
+  }
+
+  offsetsForTime(topic: string, timestampMs: number): Promise<readonly PartitionOffset[]> {
+    return this.#ask(() =>
+      this.#cluster.topics
+        .get(topic)
+        .partitions.map((log) => ({ topic, partition: log.partition, next: log.firstAt(timestampMs) })),
+    );
+  }
+
+  committedOffsets(groupId: string, partitions: readonly TopicPartition[]): Promise<readonly PartitionOffset[]> {
+    return this.#connection.ask({ request: 'read-offsets', groupId }, this.#cluster.logChanged, () =>
+      this.#cluster.offsetsOf(groupId).read(partitions),
+    );
+  }
+
+  async lag(
+    groupId: string,
+    topics: readonly string[],
+  ): Promise<readonly (TopicPartition & { committed: number; lastStable: number; lag: number })[]> {
+    const offsets = (await Promise.all(topics.map((topic) => this.offsets(topic)))).flat();
+    const committed = await this.committedOffsets(groupId, offsets);
+    return offsets.map(({ topic, partition, start, lastStable }, n) => {
+      const next = committed[n]!.next;
+      return { topic, partition, committed: next, lastStable, lag: Math.max(0, lastStable - Math.max(next, start)) };
+    });
+  }
+
+  diffTopics(specs: readonly TopicSpec[]): Promise<readonly Difference[]> {
+    return this.#ask(() => this.#cluster.topics.differences(specs));
+  }
+
+  applyTopics(specs: readonly TopicSpec[]): Promise<readonly Difference[]> {
+    return this.#ask(() => {
+      const { topics } = this.#cluster;
+      const differences = topics.differences(specs);
+      const fixed = differences.filter(({ setting, found }) => found !== undefined && FIXED.has(setting));
+      if (fixed.length > 0) throw topicsDiffer(fixed);
+      for (const spec of specs) if (topics.find(spec.topic) === undefined) this.#create(spec);
+      for (const { topic, setting, wanted } of differences)
+        if (!FIXED.has(setting)) topics.get(topic).settings.set(setting, wanted);
+      return differences;
+    });
+  }
+
+  topicIds(topics: readonly string[]): Promise<ReadonlyMap<string, string>> {
+    return this.#ask(() => new Map(this.#found(topics).map(([name, topic]) => [name, topic.id])));
+  }
+
+  deleteTopics(topics: readonly string[]): Promise<void> {
+    return this.#ask(() => {
+      for (const topic of topics) this.#cluster.deleteTopic(topic);
+    });
+  }
+
+  openTransactions(topic: string, olderThanMs: number): Promise<readonly OpenTransaction[]> {
+    return this.#ask(() => {
+      const now = this.#connection.clock.now();
+      return this.#cluster.topics.get(topic).partitions.flatMap((log) =>
+        this.#cluster
+          .openOn(log)
+          .filter(({ transaction }) => now - transaction.startedAtMs >= olderThanMs)
+          .map(({ transaction, firstOffset }) => ({
+            topic,
+            partition: log.partition,
+            producerId: BigInt(transaction.number),
+            epoch: transaction.epoch,
+            transactionalId: transaction.transactionalId,
+            startedAtMs: transaction.startedAtMs,
+            firstOffset,
+            coordinatorEpoch: 0,
+          })),
+      );
+    });
+  }
+
+  abortOpenTransaction({ topic, partition, producerId }: OpenTransaction): Promise<void> {
+    return this.#ask(() => {
+      this.#cluster.partition({ topic, partition }).mark(Number(producerId), 'abort');
+      this.#cluster.logChanged.ring();
+    });
+  }
+
+  #create(spec: TopicSpec): void {
+    this.#cluster.topics.create(spec);
+    this.#cluster.logChanged.ring();
+  }
+
+  #found(topics: readonly string[]) {
+    return topics.flatMap((name) => {
+      const topic = this.#cluster.topics.find(name);
+      return topic === undefined ? [] : [[name, topic] as const];
+    });
+  }
+
+  #ask<T>(serve: () => T): Promise<T> {
+    return this.#connection.request({ request: 'admin' }, serve);
+  }
+}
+
+/** What cannot be changed without losing order, or not by settings. */
+const FIXED = new Set(['partitions', 'replication.factor']);

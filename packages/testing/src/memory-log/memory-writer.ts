@@ -1,0 +1,196 @@
+import type {
+  GroupOffsets,
+  LogTransaction,
+  LogWriter,
+  Outcome,
+  OutRecord,
+  PartitionOffset,
+  WriterOptions,
+} from '@headwater/core';
+import { errorCode } from '@headwater/core';
+import type { Connection } from './connection.js';
+import type { MemoryCluster, WriterIdentity } from './memory-cluster.js';
+import { closed, transactionAborted, transactionOver, writerBusy, writerNotReady } from './refusals.js';
+import type { Ending } from './transaction-coordinator.js';
+
+export class MemoryWriter implements LogWriter {
+  readonly transactionalId: string;
+  readonly #cluster: MemoryCluster;
+  readonly #connection: Connection;
+  readonly #timeoutMs: number;
+  readonly #stoppable = { order: 1, stop: () => this.close() } as const;
+  #identity: WriterIdentity | undefined;
+  #open: MemoryWriterTransaction | undefined;
+  #closed = false;
+
+  constructor(cluster: MemoryCluster, connection: Connection, options: WriterOptions) {
+    this.#cluster = cluster;
+    this.#connection = connection;
+    this.transactionalId = options.transactionalId;
+    this.#timeoutMs = options.transactionTimeoutMs ?? 8_000;
+    connection.adopt(this.#stoppable);
+  }
+
+  async fence(): Promise<void> {
+    if (this.#closed) throw closed();
+    this.#identity = undefined;
+    this.#open = undefined;
+    const { transactionalId } = this;
+    const epoch = await this.#connection.ask({ request: 'fence', transactionalId }, this.#cluster.logChanged, () =>
+      this.#cluster.fence(transactionalId),
+    );
+    if (this.#closed) throw closed();
+    this.#identity = { transactionalId, epoch, timeoutMs: this.#timeoutMs };
+  }
+
+  begin(): LogTransaction {
+    return this.#begin();
+  }
+
+  async transact(records: readonly OutRecord[], offsets?: GroupOffsets): Promise<Outcome> {
+    const transaction = this.#begin();
+    // Not awaited: records and offsets go out together; commit waits for both.
+    transaction.append(records).catch(() => undefined);
+    return transaction.commit(offsets);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#connection.dismiss(this.#stoppable);
+    await this.#open?.abort(closed());
+    this.#identity = undefined;
+  }
+
+  #begin(): MemoryWriterTransaction {
+    const failure = this.#closed
+      ? closed()
+      : this.#open !== undefined
+        ? writerBusy(this.transactionalId)
+        : this.#identity === undefined
+          ? writerNotReady(this.transactionalId)
+          : undefined;
+    const ended = (fit: boolean) => {
+      if (this.#open !== transaction) return;
+      this.#open = undefined;
+      if (!fit) this.#identity = undefined;
+    };
+    const transaction = new MemoryWriterTransaction(this.#cluster, this.#connection, this.#identity, ended, failure);
+    if (failure === undefined) this.#open = transaction;
+    return transaction;
+  }
+}
+
+class MemoryWriterTransaction implements LogTransaction {
+  readonly #cluster: MemoryCluster;
+  readonly #connection: Connection;
+  readonly #writer: WriterIdentity | undefined;
+  /** Tells the writer that this is over, and whether it can go on without a fence. */
+  readonly #ended: (fit: boolean) => void;
+  readonly #appended = new Map<string, PartitionOffset>();
+  #failure: { readonly cause: unknown } | undefined;
+  #tail: Promise<void> = Promise.resolve();
+  /** The log may have heard of this transaction. */
+  #entered = false;
+  #over = false;
+
+  constructor(
+    cluster: MemoryCluster,
+    connection: Connection,
+    writer: WriterIdentity | undefined,
+    ended: (fit: boolean) => void,
+    failure: Error | undefined,
+  ) {
+    this.#cluster = cluster;
+    this.#connection = connection;
+    this.#writer = writer;
+    this.#ended = ended;
+    if (failure !== undefined) this.#failure = { cause: failure };
+  }
+
+  append(records: readonly OutRecord[]): Promise<void> {
+    if (this.#over) return Promise.reject(transactionOver());
+    const appended = this.#tail.then(async () => {
+      if (this.#failure !== undefined) throw this.#failure.cause;
+      if (records.length === 0) return;
+      try {
+        await this.#append(records);
+      } catch (cause) {
+        this.#failure ??= { cause };
+        throw cause;
+      }
+    });
+    this.#tail = appended.catch(() => undefined);
+    return appended;
+  }
+
+  async commit(offsets?: GroupOffsets): Promise<Outcome> {
+    if (this.#over) return { outcome: 'aborted', cause: transactionOver() };
+    this.#over = true;
+    const withOffsets = offsets !== undefined && offsets.offsets.length > 0 && this.#failure === undefined;
+    const adding = withOffsets
+      ? this.#addOffsets(offsets).catch((cause: unknown) => void (this.#failure ??= { cause }))
+      : undefined;
+    await Promise.all([this.#tail, adding]);
+    if (this.#failure !== undefined) return this.#abort(this.#failure.cause);
+    return this.#end('commit');
+  }
+
+  async abort(cause?: unknown): Promise<Outcome> {
+    if (this.#over) return { outcome: 'aborted', cause: transactionOver() };
+    this.#over = true;
+    await this.#tail;
+    return this.#abort(cause ?? this.#failure?.cause ?? transactionAborted());
+  }
+
+  #abort(cause: unknown): Promise<Outcome> | Outcome {
+    const fenced = fencedWho(this.#failure?.cause);
+    if (fenced !== 'writer') return this.#end('abort', cause, fenced);
+    this.#ended(false);
+    return { outcome: 'aborted', cause, fenced };
+  }
+
+  async #end(how: Ending, cause?: unknown, fenced?: 'member'): Promise<Outcome> {
+    try {
+      const writer = this.#writer;
+      if (this.#entered && writer !== undefined) {
+        const call = { request: how, transactionalId: writer.transactionalId } as const;
+        await this.#connection.request(call, () => this.#cluster.end(writer, how));
+      }
+    } catch (error) {
+      this.#ended(false);
+      if (fencedWho(error) !== 'writer') return { outcome: 'unknown', cause: error };
+      return { outcome: 'aborted', cause: cause ?? error, fenced: 'writer' };
+    }
+    this.#ended(true);
+    const committed = { outcome: 'committed', appended: [...this.#appended.values()] } as const;
+    if (how === 'commit') return committed;
+    return { outcome: 'aborted', cause, ...(fenced && { fenced }) };
+  }
+
+  async #append(records: readonly OutRecord[]): Promise<void> {
+    const writer = this.#writer!;
+    const call = { request: 'append', transactionalId: writer.transactionalId } as const;
+    this.#entered = true;
+    const appended = await this.#connection.ask(call, this.#cluster.logChanged, () =>
+      this.#cluster.append(writer, records),
+    );
+    for (const of of appended) this.#appended.set(`${of.topic}/${of.partition}`, of);
+  }
+
+  async #addOffsets({ membership, offsets }: GroupOffsets): Promise<void> {
+    const writer = this.#writer!;
+    const { groupId } = membership;
+    const call = { request: 'offsets', transactionalId: writer.transactionalId, groupId } as const;
+    this.#entered = true;
+    await this.#connection.ask(call, this.#cluster.logChanged, () =>
+      this.#cluster.addOffsets(writer, membership, offsets),
+    );
+  }
+}
+
+function fencedWho(cause: unknown): 'writer' | 'member' | undefined {
+  const code = errorCode(cause);
+  if (code === 'LOG_WRITER_FENCED' || code === 'LOG_WRITER_NOT_READY') return 'writer';
+  return code === 'LOG_MEMBER_FENCED' ? 'member' : undefined;
+}

@@ -1,5 +1,5 @@
 import { expect, it } from '@jest/globals';
-import { partitionOf } from '@headwater/core';
+import { partitionOf, type Outcome } from '@headwater/core';
 import { uniqueName } from '../unique-name.js';
 import { keyed, one, texts, type Bench } from './log-under-test.js';
 
@@ -87,6 +87,23 @@ export function writerCases(bench: Bench): void {
     expect(offsets.map(({ lastStable, high }) => [lastStable, high])).toEqual([
       [6, 6],
       [2, 2],
+    ]);
+  });
+
+  it('S108 tells where a commit stands on each partition it wrote, its markers not counted', async () => {
+    const topic = await bench.topic(3);
+    const writer = await bench.writer();
+    const transaction = writer.begin();
+    await transaction.append([...one(topic, 'a'), ...one(topic, 'b')]);
+    await transaction.append([...one(topic, 'c'), { topic, partition: 2, key: null, value: null }]);
+    const first = await transaction.commit();
+    const second = await writer.transact(one(topic, 'd'));
+    const standing = (end: Outcome) =>
+      end.outcome === 'committed' ? end.appended.map(({ partition, next }) => `${partition} to ${next}`).sort() : end;
+    expect([standing(first), standing(second), standing(await writer.transact([]))]).toEqual([
+      ['0 to 3', '2 to 1'],
+      ['0 to 5'],
+      [],
     ]);
   });
 

@@ -163,8 +163,7 @@ class MemoryWriterTransaction implements LogTransaction {
       return { outcome: 'aborted', cause: cause ?? error, fenced: 'writer' };
     }
     this.#ended(true);
-    const committed = { outcome: 'committed', appended: [...this.#appended.values()] } as const;
-    if (how === 'commit') return committed;
+    if (how === 'commit') return { outcome: 'committed', appended: [...this.#appended.values()] };
     return { outcome: 'aborted', cause, ...(fenced && { fenced }) };
   }
 

@@ -1,8 +1,8 @@
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { FIXED_SETTINGS } from './embedded-kafka.js';
 import { freePort } from './free-port.js';
 import { kafkaAnswers } from './kafka-answers.js';
+import { FIXED_SETTINGS } from './kafka-settings.js';
 import { identify, isAlive } from './process-identity.js';
 import type { ServerHandle } from './server-process.js';
 import { ServicesError } from './testing.errors.js';

@@ -7,11 +7,12 @@ import { atomicDirectory } from './atomic-directory.js';
 import { runCommand } from './run-command.js';
 import { ServicesError } from './testing.errors.js';
 
-export const KAFKA_VERSION = '4.1.1';
+/** The brokers that tests run on: the default, the oldest line with KRaft and no KIP-890, the newest release. */
+export const KAFKA_VERSIONS = Object.freeze({ default: '4.1.1', oldest: '3.9.2', newest: '4.4.0' });
 
 /** Where the jars and the class archive of the embedded broker lie, shared by all checkouts of this user. */
-export function kafkaCache(env: NodeJS.ProcessEnv): string {
-  return join(env['HEADWATER_CACHE'] || join(homedir(), '.cache', 'headwater'), `kafka-${KAFKA_VERSION}`);
+export function kafkaCache(env: NodeJS.ProcessEnv, version: string = KAFKA_VERSIONS.default): string {
+  return join(env['HEADWATER_CACHE'] || join(homedir(), '.cache', 'headwater'), `kafka-${version}`);
 }
 
 /** What this machine lacks for an embedded Kafka; empty when it can run. */
@@ -33,12 +34,17 @@ export function javaCommand(env: NodeJS.ProcessEnv): string {
 }
 
 /** The class path of the broker; the first call on a machine resolves it with Maven. */
-export async function kafkaClassPath(env: NodeJS.ProcessEnv, log: (line: string) => void): Promise<string> {
-  const lib = join(kafkaCache(env), 'lib');
+export async function kafkaClassPath(
+  env: NodeJS.ProcessEnv,
+  version: string,
+  log: (line: string) => void,
+): Promise<string> {
+  const lib = join(kafkaCache(env, version), 'lib');
   await atomicDirectory(lib, async (temporary) => {
-    log(`Fetching Apache Kafka ${KAFKA_VERSION} with Maven into ${lib} (once)`);
+    log(`Fetching Apache Kafka ${version} with Maven into ${lib} (once)`);
     const pom = fileURLToPath(new URL('../kafka/pom.xml', import.meta.url));
-    const args = ['-q', '-B', '-f', pom, 'dependency:copy-dependencies', `-DoutputDirectory=${temporary}`];
+    const settings = [`-Dkafka.version=${version}`, `-DoutputDirectory=${temporary}`];
+    const args = ['-q', '-B', '-f', pom, 'dependency:copy-dependencies', ...settings];
     const result = await runCommand('mvn', args, { env });
     if (result.exitCode !== 0) {
       throw new ServicesError(
@@ -56,12 +62,12 @@ export async function kafkaClassPath(env: NodeJS.ProcessEnv, log: (line: string)
 }
 
 /** The file of the class archive for this Java; it halves the start. Absent until `recordClassArchive` has succeeded once. */
-export async function classArchive(env: NodeJS.ProcessEnv): Promise<string> {
+export async function classArchive(env: NodeJS.ProcessEnv, version: string): Promise<string> {
   const hash = createHash('sha256')
     .update((await javaVersion(env)) ?? '')
     .digest('hex')
     .slice(0, 12);
-  return join(kafkaCache(env), `classes-${hash}.jsa`);
+  return join(kafkaCache(env, version), `classes-${hash}.jsa`);
 }
 
 /** Records the archive by one run of the broker; a loser of a race overwrites with an equal file. */

@@ -37,6 +37,7 @@ export interface ServerSpec {
 export class ServerProcess implements ServerHandle {
   private child: ChildProcess | undefined;
   private identity: ProcessIdentity | undefined;
+  private paused = false;
 
   constructor(private readonly spec: ServerSpec) {}
 
@@ -90,8 +91,26 @@ export class ServerProcess implements ServerHandle {
     child.unref();
   }
 
+  /** SIGSTOP: it keeps its connections and says nothing. */
+  pause(): void {
+    if (this.identity) process.kill(this.identity.pid, 'SIGSTOP');
+    this.paused = true;
+  }
+
+  /** SIGCONT. */
+  resume(): void {
+    if (this.identity) process.kill(this.identity.pid, 'SIGCONT');
+    this.paused = false;
+  }
+
+  /** Started and not paused. */
+  get awake(): boolean {
+    return this.identity !== undefined && !this.paused;
+  }
+
   async stop(): Promise<void> {
     if (!this.identity) return;
+    if (this.paused) this.resume();
     this.child?.ref();
     await endProcess(this.identity, { signal: this.spec.stopSignal, graceMs: 15_000 });
     this.forget();
@@ -110,6 +129,7 @@ export class ServerProcess implements ServerHandle {
     rmSync(this.spec.pidFile, { force: true });
     this.child = undefined;
     this.identity = undefined;
+    this.paused = false;
   }
 }
 

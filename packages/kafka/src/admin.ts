@@ -1,42 +1,55 @@
-import type { LogAdmin, PartitionOffset, TopicPartition, TopicSpec } from '@headwater/core';
+import type {
+  LogAdmin,
+  OpenTransaction,
+  PartitionOffset,
+  TopicDifference,
+  TopicPartition,
+  TopicSpec,
+} from '@headwater/core';
 import type { Admin, Kafka } from 'kafkajs';
 import { KafkaError, refused } from './kafka.errors.js';
+import { abortOpenTransaction, openTransactions } from './open-transactions.js';
 import { GROUP } from './requests/call.js';
 import { EARLIEST, LATEST, listOffsets } from './requests/fetch.js';
 import { offsetFetch } from './requests/group.js';
+import { KafkaTopics } from './topics.js';
 import { wait } from './wait.js';
 import { unreachable, type Wire } from './wire.js';
 
 const PATIENCE_MS = 30_000;
 /** A predecessor's open transaction may hold the offsets until it times out at the broker. */
 const STABLE_OFFSETS_PATIENCE_MS = 60_000;
-const TOPIC_RESOURCE = 2;
 
 export class KafkaAdmin implements LogAdmin {
   readonly #wire: Wire;
   readonly #kafka: Kafka;
+  readonly #topics: KafkaTopics;
   #admin: Promise<Admin> | undefined;
 
   constructor(wire: Wire, kafka: Kafka) {
     this.#wire = wire;
     this.#kafka = kafka;
+    this.#topics = new KafkaTopics(wire, () => this.#connected());
   }
 
   async ensureTopics(specs: readonly TopicSpec[]): Promise<void> {
-    if (specs.length === 0) return;
-    const existing = await this.partitionCounts(specs.map(({ topic }) => topic));
-    const missing = specs.filter(({ topic }) => !existing.has(topic));
-    if (missing.length > 0) await this.#create(missing);
-    await this.#awaitLeaders(specs.map(({ topic }) => topic));
-    // The new ones too: another process may have created them first, and differently.
-    const differences = await this.#differences(specs);
-    if (differences.length === 0) return;
-    throw new KafkaError(
-      'LOG_TOPIC_MISMATCH',
-      `${differences.length} difference(s): ${differences.map((of) => `${of.topic} ${of.setting}: wanted ${of.wanted}, found ${of.found}`).join('; ')}. ` +
-        'Alter the topics, or the settings asked for.',
-      { facts: { differences } },
-    );
+    if (specs.length > 0) await this.#topics.ensure(specs);
+  }
+
+  async diffTopics(specs: readonly TopicSpec[]): Promise<TopicDifference[]> {
+    return this.#topics.diff(specs);
+  }
+
+  async applyTopics(specs: readonly TopicSpec[]): Promise<TopicDifference[]> {
+    return this.#topics.apply(specs);
+  }
+
+  async topicIds(topics: readonly string[]): Promise<ReadonlyMap<string, string>> {
+    return this.#topics.ids(topics);
+  }
+
+  async deleteTopics(topics: readonly string[]): Promise<void> {
+    await this.#topics.delete(topics);
   }
 
   async partitionCounts(topics: readonly string[]): Promise<ReadonlyMap<string, number>> {
@@ -50,42 +63,64 @@ export class KafkaAdmin implements LogAdmin {
   }
 
   async offsets(topic: string): Promise<(TopicPartition & { start: number; lastStable: number; high: number })[]> {
-    const deadline = performance.now() + PATIENCE_MS;
-    for (;;) {
-      let last: unknown;
-      try {
-        return await this.#offsetsOnce(topic);
-      } catch (error) {
-        if (error instanceof KafkaError && !error.retryable) throw error;
-        last = error;
-      }
-      this.#wire.assertOpen();
-      if (performance.now() > deadline) throw unreachable('ListOffsets', topic, last);
-      await wait(100, this.#wire.closing.signal);
-      await this.#wire.tryRefresh([topic]);
-    }
+    return this.#retried('ListOffsets', topic, async () => {
+      // The end that may not be passed is asked for first: the log only grows, so lastStable never exceeds high.
+      const start = await this.#list(topic, EARLIEST, 'all');
+      const lastStable = await this.#list(topic, LATEST, 'committed');
+      const high = await this.#list(topic, LATEST, 'all');
+      return start.map(({ partition, offset }) => ({
+        topic,
+        partition,
+        start: offset,
+        lastStable: lastStable[partition]!.offset,
+        high: high[partition]!.offset,
+      }));
+    });
+  }
+
+  async offsetsForTime(topic: string, timestampMs: number): Promise<readonly PartitionOffset[]> {
+    return this.#retried('ListOffsets', topic, async () => {
+      // The end first: a record that comes in between is then after it, not before.
+      const end = await this.#list(topic, LATEST, 'committed');
+      // Negative times are Kafka's names for places of the log; nothing is older than its start.
+      const found = await this.#list(topic, timestampMs < 0 ? EARLIEST : timestampMs, 'committed');
+      return found.map(({ partition, offset }) => ({
+        topic,
+        partition,
+        next: offset < 0 ? end[partition]!.offset : offset,
+      }));
+    });
+  }
+
+  async lag(
+    groupId: string,
+    topics: readonly string[],
+  ): Promise<(TopicPartition & { committed: number; lastStable: number; lag: number })[]> {
+    // Committed first: what is committed meanwhile only makes the lag look larger, never negative.
+    const counts = await this.partitionCounts(topics);
+    const partitions = [...counts].flatMap(([topic, count]) =>
+      Array.from({ length: count }, (_, partition) => ({ topic, partition })),
+    );
+    const committed = await this.#groupOffsets(groupId, partitions, 'committed');
+    const ends = (await Promise.all(topics.map((topic) => this.offsets(topic)))).flat();
+    return ends.map(({ topic, partition, start, lastStable }) => {
+      const next = committed.find((of) => of.topic === topic && of.partition === partition)?.next ?? -1;
+      return { topic, partition, committed: next, lastStable, lag: Math.max(0, lastStable - Math.max(next, start)) };
+    });
   }
 
   async committedOffsets(groupId: string, partitions: readonly TopicPartition[]): Promise<readonly PartitionOffset[]> {
-    if (partitions.length === 0) return [];
-    const lane = this.#wire.lane();
-    try {
-      const call = offsetFetch(groupId, partitions);
-      const patience = { deadlineMs: STABLE_OFFSETS_PATIENCE_MS };
-      const answer = await this.#wire.coordinated(GROUP, groupId, call, lane, patience);
-      if (answer.error !== 0) throw refused('OffsetFetch', answer.error, { groupId });
-      return answer.offsets;
-    } finally {
-      await this.#wire.release(lane);
-    }
+    return this.#groupOffsets(groupId, partitions, 'stable');
   }
 
-  async deleteTopics(topics: readonly string[]): Promise<void> {
-    const existing = [...(await this.partitionCounts(topics)).keys()];
-    if (existing.length === 0) return;
-    const admin = await this.#connected();
-    await admin.deleteTopics({ topics: existing, timeout: PATIENCE_MS });
-    await this.#until(async () => (await this.partitionCounts(existing)).size === 0, 'DeleteTopics', existing);
+  async openTransactions(topic: string, olderThanMs: number): Promise<readonly OpenTransaction[]> {
+    return this.#retried('DescribeProducers', topic, () => {
+      return openTransactions(this.#wire, topic, olderThanMs, Date.now());
+    });
+  }
+
+  async abortOpenTransaction(open: OpenTransaction): Promise<void> {
+    await this.#retried('WriteTxnMarkers', open.topic, () => abortOpenTransaction(this.#wire, open));
   }
 
   async close(): Promise<void> {
@@ -97,67 +132,48 @@ export class KafkaAdmin implements LogAdmin {
     );
   }
 
-  async #create(specs: readonly TopicSpec[]): Promise<void> {
-    const admin = await this.#connected();
-    await admin.createTopics({
-      waitForLeaders: false,
-      timeout: PATIENCE_MS,
-      topics: specs.map((spec) => ({
-        topic: spec.topic,
-        numPartitions: spec.partitions,
-        replicationFactor: spec.replicationFactor ?? -1, // the broker's default
-        configEntries: Object.entries(settings(spec)).map(([name, value]) => ({ name, value })),
-      })),
-    });
+  async #groupOffsets(
+    groupId: string,
+    partitions: readonly TopicPartition[],
+    which: 'stable' | 'committed',
+  ): Promise<readonly PartitionOffset[]> {
+    if (partitions.length === 0) return [];
+    const lane = this.#wire.lane();
+    try {
+      const call = offsetFetch(groupId, partitions, which);
+      const patience = { deadlineMs: STABLE_OFFSETS_PATIENCE_MS };
+      const answer = await this.#wire.coordinated(GROUP, groupId, call, lane, patience);
+      if (answer.error !== 0) throw refused('OffsetFetch', answer.error, { groupId });
+      return answer.offsets;
+    } finally {
+      await this.#wire.release(lane);
+    }
   }
 
-  async #awaitLeaders(topics: readonly string[]): Promise<void> {
-    const led = async (): Promise<boolean> => {
-      await this.#wire.refresh(topics);
-      return topics.every((topic) => {
-        const leaders = this.#wire.knownLeaders(topic) ?? [];
-        return leaders.length > 0 && leaders.every((leader) => leader >= 0);
-      });
-    };
-    await this.#until(led, 'Metadata', topics);
-  }
-
-  async #until(done: () => Promise<boolean>, what: string, topics: readonly string[]): Promise<void> {
+  /** Repeats what may be done twice, until the leaders have settled. */
+  async #retried<T>(what: string, topic: string, attempt: () => Promise<T>): Promise<T> {
     const deadline = performance.now() + PATIENCE_MS;
-    while (!(await done())) {
+    for (;;) {
+      let last: unknown;
+      try {
+        return await attempt();
+      } catch (error) {
+        if (error instanceof KafkaError && !error.retryable) throw error;
+        last = error;
+      }
       this.#wire.assertOpen();
-      if (performance.now() > deadline) throw unreachable(what, topics.join(', '), 'the topics were not ready');
-      await wait(50, this.#wire.closing.signal);
+      if (performance.now() > deadline) throw unreachable(what, topic, last);
+      await wait(100, this.#wire.closing.signal);
+      await this.#wire.tryRefresh([topic]);
     }
   }
 
-  async #differences(specs: readonly TopicSpec[]): Promise<Difference[]> {
-    const admin = await this.#connected();
-    const described = await admin.describeConfigs({
-      includeSynonyms: false,
-      resources: specs.map((spec) => ({
-        type: TOPIC_RESOURCE,
-        name: spec.topic,
-        configNames: Object.keys(settings(spec)),
-      })),
-    });
-    const differences: Difference[] = [];
-    for (const spec of specs) {
-      const { topic } = spec;
-      const partitions = this.#wire.knownLeaders(topic)?.length ?? 0;
-      if (partitions !== spec.partitions) {
-        differences.push({ topic, setting: 'partitions', wanted: String(spec.partitions), found: String(partitions) });
-      }
-      const found = described.resources.find(({ resourceName }) => resourceName === topic)?.configEntries ?? [];
-      for (const [setting, wanted] of Object.entries(settings(spec))) {
-        const value = found.find(({ configName }) => configName === setting)?.configValue ?? '(unset)';
-        if (value !== wanted) differences.push({ topic, setting, wanted, found: value });
-      }
-    }
-    return differences;
-  }
-
-  async #offsetsOnce(topic: string): Promise<(TopicPartition & { start: number; lastStable: number; high: number })[]> {
+  /** One offset per partition, in their order. */
+  async #list(
+    topic: string,
+    timestamp: number,
+    isolation: 'committed' | 'all',
+  ): Promise<{ partition: number; offset: number }[]> {
     const count = (await this.#wire.leaders(topic))?.length ?? 0;
     if (count === 0) {
       throw new KafkaError('LOG_TOPIC_MISSING', `topic ${topic} does not exist. Create it with admin.ensureTopics().`, {
@@ -167,28 +183,15 @@ export class KafkaAdmin implements LogAdmin {
     const partitions = Array.from({ length: count }, (_, partition) => ({ topic, partition }));
     const { led, leaderless } = await this.#wire.byLeader(partitions);
     if (leaderless.length > 0) throw unreachable('ListOffsets', `${topic}-${leaderless[0]!.partition}`, 'no leader');
-    const list = async (timestamp: number, isolation: 'committed' | 'all'): Promise<ReadonlyMap<number, number>> => {
-      const answers = await Promise.all(
-        [...led].map(([nodeId, of]) => this.#wire.send(nodeId, listOffsets(of, timestamp, isolation))),
-      );
-      const offsets = new Map<number, number>();
-      for (const { partition, error, offset } of answers.flat()) {
-        if (error !== 0) throw refused('ListOffsets', error, { topic, partition });
-        offsets.set(partition, offset);
-      }
-      return offsets;
-    };
-    // The end that may not be passed is asked for first: the log only grows, so lastStable never exceeds high.
-    const start = await list(EARLIEST, 'all');
-    const lastStable = await list(LATEST, 'committed');
-    const high = await list(LATEST, 'all');
-    return partitions.map(({ partition }) => ({
-      topic,
-      partition,
-      start: start.get(partition) ?? 0,
-      lastStable: lastStable.get(partition) ?? 0,
-      high: high.get(partition) ?? 0,
-    }));
+    const answers = await Promise.all(
+      [...led].map(([nodeId, of]) => this.#wire.send(nodeId, listOffsets(of, timestamp, isolation))),
+    );
+    const offsets: { partition: number; offset: number }[] = [];
+    for (const { partition, error, offset } of answers.flat()) {
+      if (error !== 0) throw refused('ListOffsets', error, { topic, partition });
+      offsets[partition] = { partition, offset };
+    }
+    return offsets;
   }
 
   /** kafkajs's admin, connected on first use. */
@@ -204,15 +207,4 @@ export class KafkaAdmin implements LogAdmin {
     });
     return this.#admin;
   }
-}
-
-interface Difference {
-  readonly topic: string;
-  readonly setting: string;
-  readonly wanted: string;
-  readonly found: string;
-}
-
-function settings(spec: TopicSpec): Record<string, string> {
-  return { ...spec.config, 'cleanup.policy': spec.cleanupPolicy };
 }

@@ -115,6 +115,17 @@ export class Wire {
     return lane.send(address, call, versions);
   }
 
+  /** Asks one broker after the other, the known ones first, until one answers. */
+  async ask<T>(call: Call<T>): Promise<T> {
+    const { versions } = await this.#capable();
+    return this.#firstAnswer(call, versions);
+  }
+
+  /** The brokers as last seen; all of them after a `refresh`. */
+  nodeIds(): readonly number[] {
+    return [...this.#brokers.keys()];
+  }
+
   /** The partitions' leaders, -1 for none; undefined when the topic does not exist. */
   async leaders(topic: string): Promise<readonly number[] | undefined> {
     if (!this.#leaders.has(topic)) await this.refresh([topic]);
@@ -127,7 +138,7 @@ export class Wire {
   }
 
   async refresh(topics: readonly string[]): Promise<void> {
-    const answer = await this.#anyBroker(metadata([...new Set(topics)]));
+    const answer = await this.ask(metadata([...new Set(topics)]));
     for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port });
     for (const { topic, error, leaders } of answer.topics) {
       if (error === 17 || error === 29) throw refused('Metadata', error, { topic });
@@ -192,7 +203,7 @@ export class Wire {
   async coordinator(type: CoordinatorType, key: string): Promise<number> {
     const known = this.#coordinators.get(`${type}/${key}`);
     if (known !== undefined) return known;
-    const answer = await this.#anyBroker(findCoordinator(type, key));
+    const answer = await this.ask(findCoordinator(type, key));
     if (answer.error !== 0) throw refused('FindCoordinator', answer.error, { key });
     if (!this.#brokers.has(answer.nodeId)) await this.refresh([]);
     this.#coordinators.set(`${type}/${key}`, answer.nodeId);
@@ -221,12 +232,6 @@ export class Wire {
       onLost?.(error);
       throw error;
     }
-  }
-
-  /** Asks one broker after the other, the known ones first, until one answers. */
-  async #anyBroker<T>(call: Call<T>): Promise<T> {
-    const { versions } = await this.#capable();
-    return this.#firstAnswer(call, versions);
   }
 
   async #firstAnswer<T>(call: Call<T>, versions?: Versions): Promise<T> {

@@ -171,6 +171,50 @@ export interface LogAdmin {
   /** Offsets of a group, waiting for pending transactional commits to end (`require_stable`). -1: none committed. */
   committedOffsets(groupId: string, partitions: readonly TopicPartition[]): Promise<readonly PartitionOffset[]>;
   deleteTopics(topics: readonly string[]): Promise<void>;
+  /** Per partition the first offset whose record is at or after `timestampMs`; the last stable offset where there is none. */
+  offsetsForTime(topic: string, timestampMs: number): Promise<readonly PartitionOffset[]>;
+  /** Lag of a group against the last stable offset: 0 for an idle group beside a foreign open transaction. -1 committed: counted from the log's start. */
+  lag(
+    groupId: string,
+    topics: readonly string[],
+  ): Promise<readonly (TopicPartition & { committed: number; lastStable: number; lag: number })[]>;
+  /** What differs between the specs and the cluster; empty when nothing does. Missing topics are differences too. Only reads. */
+  diffTopics(specs: readonly TopicSpec[]): Promise<readonly TopicDifference[]>;
+  /**
+   * Creates what is missing and alters settings; refuses (LOG_TOPIC_MISMATCH) what cannot be changed without losing order: fewer or more
+   * partitions, replication factor. A refusal comes before any change. Resolves with the differences that were there, once they are gone.
+   */
+  applyTopics(specs: readonly TopicSpec[]): Promise<readonly TopicDifference[]>;
+  /** An id that changes when a topic is deleted and made again. Absent: no such topic. */
+  topicIds(topics: readonly string[]): Promise<ReadonlyMap<string, string>>;
+  /** Transactions open on a topic's partitions longer than `olderThanMs`, by partition and first offset. */
+  openTransactions(topic: string, olderThanMs: number): Promise<readonly OpenTransaction[]>;
+  /**
+   * Ends an open transaction by aborting it: its writer, where one is known, is fenced, and all its partitions are freed; a transaction that
+   * no coordinator knows is ended on its partition. Nothing happens when it is over already. Resolves when its partition is free of it.
+   */
+  abortOpenTransaction(open: OpenTransaction): Promise<void>;
+}
+
+/** One setting that is not as wanted. `found` is undefined when there is nothing: a missing topic, an unknown setting. */
+export interface TopicDifference {
+  readonly topic: string;
+  readonly setting: string;
+  readonly wanted: string;
+  readonly found: string | undefined;
+  readonly remedy: string;
+}
+
+/** A transaction that holds back the last stable offset of one partition. */
+export interface OpenTransaction extends TopicPartition {
+  readonly producerId: bigint;
+  readonly epoch: number;
+  /** Absent when no coordinator knows of the transaction any more: it hangs, and nothing but `abortOpenTransaction` ends it. */
+  readonly transactionalId?: string;
+  /** Milliseconds since 1970, as its coordinator tells; absent without one. */
+  readonly startedAtMs?: number;
+  readonly firstOffset: number;
+  readonly coordinatorEpoch: number;
 }
 
 export interface WriterOptions {

@@ -37,8 +37,17 @@ export function apiVersions(): Call<ApiVersions> {
 
 export interface ClusterMetadata {
   readonly brokers: readonly { readonly nodeId: number; readonly host: string; readonly port: number }[];
+  readonly topics: readonly TopicMetadata[];
+}
+
+export interface TopicMetadata extends Answer {
+  readonly topic: string;
+  /** A UUID as Kafka writes it: base64url. */
+  readonly id: string;
   /** `leaders[partition]`, -1 while there is none. */
-  readonly topics: readonly { readonly topic: string; readonly error: number; readonly leaders: readonly number[] }[];
+  readonly leaders: readonly number[];
+  /** Of the partition that has the fewest. */
+  readonly replicas: number;
 }
 
 export function metadata(topics: readonly string[]): Call<ClusterMetadata> {
@@ -66,23 +75,27 @@ export function metadata(topics: readonly string[]): Call<ClusterMetadata> {
   );
 }
 
-function readTopicMetadata(answer: ByteReader): ClusterMetadata['topics'][number] {
+function readTopicMetadata(answer: ByteReader): TopicMetadata {
   const error = answer.int16();
   const topic = answer.compactString() ?? '';
-  answer.at += 16; // topic id
+  const id = answer.source.toString('base64url', answer.at, answer.at + 16);
+  answer.at += 16;
   answer.bool();
+  let replicas = Infinity;
   const leaders: number[] = [];
   answer.compactArray(() => {
     answer.int16();
     const partition = answer.int32();
     leaders[partition] = answer.int32();
     answer.int32(); // leader epoch
-    for (let lists = 3; lists > 0; lists--) answer.compactArray(() => answer.int32());
+    replicas = Math.min(replicas, answer.compactArray(() => answer.int32()).length);
+    answer.compactArray(() => answer.int32()); // in sync
+    answer.compactArray(() => answer.int32()); // offline
     answer.tags();
   });
   answer.int32();
   answer.tags();
-  return { topic, error, leaders };
+  return { topic, id, error, leaders, replicas };
 }
 
 export function findCoordinator(type: CoordinatorType, key: string): Call<Answer & { nodeId: number }> {

@@ -1,10 +1,11 @@
 import type { Membership, PartitionOffset, TopicPartition } from '@headwater/core';
 import { flexible, readError, readTopics, writeTopics, type Answer, type Call } from './call.js';
 
-/** Offsets that no open transaction can still change: the broker answers 88 until then. */
+/** `stable`: offsets that no open transaction can still change; the broker answers 88 until then. `committed`: as they are now. */
 export function offsetFetch(
   groupId: string,
   partitions: readonly TopicPartition[],
+  which: 'stable' | 'committed' = 'stable',
 ): Call<Answer & { offsets: PartitionOffset[] }> {
   return flexible(
     9,
@@ -12,7 +13,7 @@ export function offsetFetch(
     7,
     (body) => {
       writeTopics(body.compactString(groupId), partitions, ({ partition }) => body.int32(partition))
-        .bool(true)
+        .bool(which === 'stable')
         .tags();
     },
     (answer) => {

@@ -34,11 +34,12 @@ export class GroupOffsets {
   read(partitions: readonly TopicPartition[]): PartitionOffset[] | undefined {
     for (const pending of this.#pending.values())
       if (partitions.some(({ topic, partition }) => pending.has(`${topic}/${partition}`))) return undefined;
-    return partitions.map(({ topic, partition }) => ({
-      topic,
-      partition,
-      next: this.#committed.get(`${topic}/${partition}`)?.next ?? -1,
-    }));
+    return partitions.map(({ topic, partition }) => ({ topic, partition, next: this.committed({ topic, partition }) }));
+  }
+
+  /** What is committed now, whatever is pending. -1: none. */
+  committed({ topic, partition }: TopicPartition): number {
+    return this.#committed.get(`${topic}/${partition}`)?.next ?? -1;
   }
 
   /** Forgets a topic that is deleted. */

@@ -18,7 +18,7 @@ interface Member {
 }
 
 /** What a member hears from its group. */
-export type Standing = 'current' | 'revoke' | 'unknown';
+export type Standing = 'current' | 'revoke' | 'unknown' | 'fenced';
 
 /**
  * One group: a generation is made when every member has joined it. Members that do not come in time are thrown out by `remove`, which the
@@ -27,6 +27,8 @@ export type Standing = 'current' | 'revoke' | 'unknown';
 export class GroupState {
   readonly groupId: string;
   readonly #members = new Map<string, Member>();
+  /** Static members whose place another process has taken. */
+  readonly #fenced = new Set<string>();
   #generation = 0;
   #preparing = false;
   #ids = 0;
@@ -92,6 +94,7 @@ export class GroupState {
   }
 
   standing(memberId: string): Standing {
+    if (this.#fenced.has(memberId)) return 'fenced';
     if (!this.#members.has(memberId)) return 'unknown';
     return this.#preparing ? 'revoke' : 'current';
   }
@@ -110,7 +113,7 @@ export class GroupState {
     return this.#members.has(memberId) && generation === this.#generation;
   }
 
-  /** A static member that comes back takes the place of its former self, which is unknown from now on: no rebalance. */
+  /** A static member that comes back takes the place of its former self, which is fenced from now on: no rebalance. */
   #takeInstance(request: JoinRequest): string | undefined {
     if (request.instanceId === undefined) return undefined;
     const former = [...this.#members].find(([, member]) => member.request.instanceId === request.instanceId);
@@ -118,6 +121,7 @@ export class GroupState {
     const [formerId, member] = former;
     const id = this.#newId();
     this.#members.delete(formerId);
+    this.#fenced.add(formerId);
     this.#members.set(id, { ...member, request, joined: member.joined || this.#preparing });
     return id;
   }

@@ -1,17 +1,14 @@
-import type { LogAdmin, PartitionOffset, TopicPartition, TopicSpec } from '@headwater/core';
+import type {
+  LogAdmin,
+  OpenTransaction,
+  PartitionOffset,
+  TopicDifference,
+  TopicPartition,
+  TopicSpec,
+} from '@headwater/core';
 import type { Connection } from './connection.js';
 import type { MemoryCluster } from './memory-cluster.js';
 import { topicsDiffer } from './refusals.js';
-import type { Difference } from './topics.js';
-
-export interface OpenTransaction extends TopicPartition {
-  readonly producerId: bigint;
-  readonly epoch: number;
-  readonly transactionalId?: string;
-  readonly startedAtMs?: number;
-  readonly firstOffset: number;
-  readonly coordinatorEpoch: number;
-}
 
 export class MemoryAdmin implements LogAdmin {
   readonly #cluster: MemoryCluster;
@@ -56,31 +53,34 @@ export class MemoryAdmin implements LogAdmin {
     );
   }
 
-  async lag(
+  lag(
     groupId: string,
     topics: readonly string[],
   ): Promise<readonly (TopicPartition & { committed: number; lastStable: number; lag: number })[]> {
-    const offsets = (await Promise.all(topics.map((topic) => this.offsets(topic)))).flat();
-    const committed = await this.committedOffsets(groupId, offsets);
-    return offsets.map(({ topic, partition, start, lastStable }, n) => {
-      const next = committed[n]!.next;
-      return { topic, partition, committed: next, lastStable, lag: Math.max(0, lastStable - Math.max(next, start)) };
-    });
+    return this.#ask(() =>
+      topics.flatMap((topic) =>
+        this.#cluster.topics.get(topic).partitions.map(({ partition, start, lastStable }) => {
+          const committed = this.#cluster.offsetsOf(groupId).committed({ topic, partition });
+          const lag = Math.max(0, lastStable - Math.max(committed, start));
+          return { topic, partition, committed, lastStable, lag };
+        }),
+      ),
+    );
   }
 
-  diffTopics(specs: readonly TopicSpec[]): Promise<readonly Difference[]> {
+  diffTopics(specs: readonly TopicSpec[]): Promise<readonly TopicDifference[]> {
     return this.#ask(() => this.#cluster.topics.differences(specs));
   }
 
-  applyTopics(specs: readonly TopicSpec[]): Promise<readonly Difference[]> {
+  applyTopics(specs: readonly TopicSpec[]): Promise<readonly TopicDifference[]> {
     return this.#ask(() => {
       const { topics } = this.#cluster;
       const differences = topics.differences(specs);
-      const fixed = differences.filter(({ setting, found }) => found !== undefined && FIXED.has(setting));
+      const fixed = differences.filter(({ setting }) => FIXED.has(setting));
       if (fixed.length > 0) throw topicsDiffer(fixed);
       for (const spec of specs) if (topics.find(spec.topic) === undefined) this.#create(spec);
-      for (const { topic, setting, wanted } of differences)
-        if (!FIXED.has(setting)) topics.get(topic).settings.set(setting, wanted);
+      for (const { topic, setting, wanted, found } of differences)
+        if (found !== undefined) topics.get(topic).settings.set(setting, wanted);
       return differences;
     });
   }
@@ -110,16 +110,15 @@ export class MemoryAdmin implements LogAdmin {
             transactionalId: transaction.transactionalId,
             startedAtMs: transaction.startedAtMs,
             firstOffset,
-            coordinatorEpoch: 0,
+            coordinatorEpoch: -1,
           })),
       );
     });
   }
 
-  abortOpenTransaction({ topic, partition, producerId }: OpenTransaction): Promise<void> {
+  abortOpenTransaction({ topic, partition, producerId, transactionalId }: OpenTransaction): Promise<void> {
     return this.#ask(() => {
-      this.#cluster.partition({ topic, partition }).mark(Number(producerId), 'abort');
-      this.#cluster.logChanged.ring();
+      this.#cluster.abortOpen({ topic, partition }, Number(producerId), transactionalId);
     });
   }
 

@@ -109,6 +109,14 @@ export class MemoryCluster {
     }));
   }
 
+  /** Fences the writer of an open transaction; without its id the transaction is ended on the one partition alone. */
+  abortOpen(of: TopicPartition, number: number, transactionalId: string | undefined): void {
+    const open = this.#transactions.byNumber(number);
+    if (transactionalId === undefined) this.partition(of).mark(number, 'abort');
+    else if (open !== undefined && this.#transactions.expire(open)) this.#complete(open, 'abort');
+    this.logChanged.ring();
+  }
+
   group(groupId: string): GroupState {
     let group = this.#groups.get(groupId);
     if (group === undefined) this.#groups.set(groupId, (group = new GroupState(groupId)));

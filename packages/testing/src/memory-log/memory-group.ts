@@ -1,7 +1,8 @@
 import { HeadwaterError, type Assignment, type GroupOptions, type LogGroup } from '@headwater/core';
 import type { Connection } from './connection.js';
 import type { MemoryCluster } from './memory-cluster.js';
-import { groupRunsAlready } from './refusals.js';
+import type { Standing } from './group-state.js';
+import { groupRunsAlready, instanceFenced } from './refusals.js';
 
 const FIRST_BACKOFF_MS = 200;
 const LAST_BACKOFF_MS = 5_000;
@@ -23,11 +24,7 @@ export class MemoryGroup implements LogGroup {
   #running: Promise<void> | undefined;
   #endSilence: () => void = () => undefined;
 
-  constructor(
-    cluster: MemoryCluster,
-    connection: Connection,
-    options: GroupOptions & { readonly instanceId?: string },
-  ) {
+  constructor(cluster: MemoryCluster, connection: Connection, options: GroupOptions) {
     this.#cluster = cluster;
     this.#connection = connection;
     this.#groupId = options.groupId;
@@ -97,12 +94,18 @@ export class MemoryGroup implements LogGroup {
         standing: group.standing(memberId),
         given: group.given(memberId),
       }));
+      if (found.standing === 'fenced') throw this.#fenced();
       if (found.standing === 'unknown') return this.#forgetMember();
       if (found.given !== undefined) {
         this.#owned = found.given.partitions;
         const { generation, partitions } = found.given;
         return {
-          membership: { groupId, memberId, generation },
+          membership: {
+            groupId,
+            memberId,
+            generation,
+            ...(this.#instanceId !== undefined && { instanceId: this.#instanceId }),
+          },
           partitions: this.#topics.flatMap((topic) => partitions.map((partition) => ({ topic, partition }))),
         };
       }
@@ -121,20 +124,27 @@ export class MemoryGroup implements LogGroup {
     const watching = this.#watch(given.membership.memberId, revoking, settled.signal);
     await this.#persist({ ...given, signal: revoking.signal }, work, onError);
     settled.abort();
-    await watching;
+    const standing = await watching;
     this.#stopping.signal.removeEventListener('abort', revoke);
+    if (standing === 'fenced') throw this.#fenced();
   }
 
   /** Aborts `revoking` when the partitions are to be given back, or are lost. */
-  async #watch(memberId: string, revoking: AbortController, settled: AbortSignal): Promise<void> {
+  async #watch(memberId: string, revoking: AbortController, settled: AbortSignal): Promise<Standing> {
     const group = this.#cluster.group(this.#groupId);
     const call = { request: 'heartbeat', groupId: this.#groupId } as const;
+    let standing: Standing = 'current';
     while (!settled.aborted) {
-      const standing = await this.#connection.request(call, () => group.standing(memberId)).catch(() => 'current');
+      // An unheard heartbeat changes nothing; the next one tells.
+      standing = await this.#connection.request(call, () => group.standing(memberId)).catch(() => standing);
       if (standing !== 'current') revoking.abort();
-      if (standing === 'unknown') return this.#forgetMember();
+      if (standing === 'unknown' || standing === 'fenced') {
+        this.#forgetMember();
+        return standing;
+      }
       await this.#connection.rest(this.#cluster.groupsChanged, this.#sessionTimeoutMs / 3, settled);
     }
+    return standing;
   }
 
   /** Runs the work until the signal; work that fails before is reported and run again. */
@@ -165,6 +175,11 @@ export class MemoryGroup implements LogGroup {
       end();
       speak();
     };
+  }
+
+  #fenced(): HeadwaterError {
+    this.#forgetMember();
+    return instanceFenced(this.#groupId, this.#instanceId);
   }
 
   #forgetMember(): undefined {

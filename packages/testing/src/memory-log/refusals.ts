@@ -67,6 +67,14 @@ export const memberFenced = (groupId: string) =>
     true,
   );
 
+export const instanceFenced = (groupId: string, instanceId: string | undefined) =>
+  refusal(
+    'LOG_INSTANCE_FENCED',
+    `another process joined group ${groupId} as instance ${instanceId}; this one has ended its work. ` +
+      'Give every live process an instanceId of its own, then restart this one.',
+    { groupId, instanceId },
+  );
+
 export const groupRunsAlready = (groupId: string) =>
   refusal('LOG_OPTIONS_INVALID', `the member of group ${groupId} runs already. Make another one with log.group().`, {
     groupId,

@@ -1,4 +1,4 @@
-import type { TopicSpec } from '@headwater/core';
+import type { TopicDifference, TopicSpec } from '@headwater/core';
 import { PartitionLog } from './partition-log.js';
 import { topicMissing } from './refusals.js';
 
@@ -7,14 +7,6 @@ export interface Topic {
   readonly partitions: PartitionLog[];
   readonly settings: Map<string, string>;
   readonly replicationFactor: number;
-}
-
-export interface Difference {
-  readonly topic: string;
-  readonly setting: string;
-  readonly wanted: string;
-  readonly found: string | undefined;
-  readonly remedy: string;
 }
 
 /** What Kafka's topics have when nobody says otherwise, as far as the log in memory heeds it. */
@@ -53,7 +45,7 @@ export class Topics {
   }
 
   /** What differs from the specs, missing topics among it. */
-  differences(specs: readonly TopicSpec[]): Difference[] {
+  differences(specs: readonly TopicSpec[]): TopicDifference[] {
     return specs.flatMap((spec) => {
       const found = this.#topics.get(spec.topic);
       if (found === undefined) return [missing(spec)];
@@ -77,10 +69,11 @@ export class Topics {
   }
 }
 
-const REPARTITION = 'Copy the records into a new topic with the wanted count: keys would move to other partitions.';
-const REASSIGN = 'Reassign the replicas with the tools of the cluster.';
-const ALTER = 'Apply the settings, or declare what is there.';
+const REPARTITION =
+  'Keys would move to other partitions and lose their order: write into a new topic with the wanted count, or want the count that is there.';
+const REASSIGN = 'Reassign its partitions with the tools of the cluster, or want the factor that is there.';
+const ALTER = 'applyTopics() alters it.';
 
-function missing({ topic, partitions }: TopicSpec): Difference {
-  return { topic, setting: 'partitions', wanted: String(partitions), found: undefined, remedy: 'Create the topic.' };
+function missing({ topic }: TopicSpec): TopicDifference {
+  return { topic, setting: 'topic', wanted: 'exists', found: undefined, remedy: 'applyTopics() creates it.' };
 }

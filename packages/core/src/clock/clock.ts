@@ -1,4 +1,4 @@
-/** Time as a port: wall time for deadlines, elapsed time for durations, and a wait that a signal ends early. */
+/** Time as a port: wall time for deadlines, elapsed time for durations, and waits that a simulation can take over. */
 export interface Clock {
   /** Milliseconds since 1970. Jumps when somebody sets the machine's clock. */
   now(): number;
@@ -6,6 +6,8 @@ export interface Clock {
   elapsed(): number;
   /** Resolves after `ms`, or at once when the signal aborts. Never rejects. */
   wait(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Lets input, output and other work run, then resolves. */
+  breathe(): Promise<void>;
 }
 
 export const systemClock: Clock = {
@@ -22,6 +24,7 @@ export const systemClock: Clock = {
       const timer = setTimeout(done, ms);
       signal?.addEventListener('abort', done, { once: true });
     }),
+  breathe: () => new Promise((resolve) => setImmediate(resolve)),
 };
 
 /** Growing pause before attempt `n` (from 1): doubles from `firstMs`, at most `maxMs`, no jitter of its own. */

@@ -1,20 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import { HeadwaterError, errorMessage } from '../errors/headwater.error.js';
-import type {
-  Assignment,
-  FetchedBatch,
-  Log,
-  LogGroup,
-  LogReader,
-  LogRecord,
-  LogWriter,
-  PartitionOffset,
-} from '../log/log.js';
+import { errorMessage } from '../errors/headwater.error.js';
+import type { Assignment, Log, LogGroup, LogWriter } from '../log/log.js';
 import type { Health, Logger, Running } from '../lifecycle/running.js';
 import { systemClock, type Clock } from '../clock/clock.js';
+import { ProcessLoop } from './process-loop.js';
 import { groupOf, type ProcessorDefinition } from './processor.js';
 import { restore } from './restore.js';
+import { memoryStore, type OpenStateStore } from './state-store.js';
+import { Suspects } from './suspects.js';
 import { Task } from './task.js';
+import { TaskState } from './task-state.js';
 
 export interface ProcessOptions {
   readonly log: Log;
@@ -22,20 +17,21 @@ export interface ProcessOptions {
   readonly clock?: Clock;
   /** Part of the transactional id. Stable per instance makes a take-over after a crash immediate. Default: random. */
   readonly instanceId?: string;
-  /** Records per transaction at most. Default 1,000. */
+  /** Records and timers per transaction at most. Default 4,000. */
   readonly maxBatchRecords?: number;
-  /** Handling time per transaction at most, so that it ends well before its time-out. Default 500. */
+  /** How long a transaction may wait for more records while there are more to handle. Default 100. */
   readonly maxBatchMs?: number;
+  /** Where the tasks keep their state. Default: in memory. */
+  readonly openStore?: OpenStateStore;
 }
-
-const POLL_MS = 250;
 
 /**
  * Runs a processor as one member of its group: exactly once, from topics to topics.
  *
  * Per batch one transaction holds the outputs, the state entries and the input offsets (P1). Any outcome but `committed` ends the
  * work on this assignment and starts it anew from what is committed: fence, read the stable offsets, restore. So there is one path for
- * a crash, a lost reply, a time-out and a rebalance.
+ * a crash, a lost reply, a time-out and a rebalance. The states of tasks outlive assignments: what stays with this instance is only
+ * brought up to date, not read again.
  */
 export class ProcessRunner implements Running {
   readonly #definition: ProcessorDefinition;
@@ -44,7 +40,11 @@ export class ProcessRunner implements Running {
   readonly #writer: LogWriter;
   readonly #group: LogGroup;
   readonly #run: Promise<void>;
+  readonly #suspects = new Suspects();
+  readonly #states = new Map<number, TaskState>();
+  readonly #counts = { handled: 0, parked: 0, transactions: 0, restarts: 0 };
   #tasks: ReadonlyMap<number, Task> = new Map();
+  #restoring: { readonly done: number; readonly total: number } | undefined;
   #status: Health['status'] = 'starting';
   #lastError: string | undefined;
 
@@ -72,7 +72,12 @@ export class ProcessRunner implements Running {
     return {
       name: `processor ${this.#definition.name}`,
       status: this.#status,
-      facts: { tasks: [...this.#tasks.keys()], lastError: this.#lastError },
+      facts: {
+        tasks: [...this.#tasks.keys()],
+        ...this.#counts,
+        restoring: this.#restoring,
+        lastError: this.#lastError,
+      },
     };
   }
 
@@ -80,6 +85,7 @@ export class ProcessRunner implements Running {
     await this.#group.stop();
     await this.#run;
     await this.#writer.close();
+    await this.#closeStates([...this.#states.keys()]);
     this.#status = 'down';
   }
 
@@ -91,6 +97,7 @@ export class ProcessRunner implements Running {
   }
 
   #failed(error: unknown): void {
+    this.#counts.restarts++;
     this.#lastError = errorMessage(error);
     this.#status = 'starting';
     this.#options.logger.warn(
@@ -100,119 +107,81 @@ export class ProcessRunner implements Running {
 
   async #work(assignment: Assignment): Promise<void> {
     const { log } = this.#options;
-    const tasks = new Map<number, Task>();
-    for (const { partition } of assignment.partitions) {
-      if (!tasks.has(partition)) tasks.set(partition, new Task(this.#definition, partition, this.#clock));
-    }
-    this.#tasks = tasks;
+    const { name } = this.#definition;
+    const partitions = [...new Set(assignment.partitions.map(({ partition }) => partition))];
+    await this.#closeStates([...this.#states.keys()].filter((partition) => !partitions.includes(partition)));
     // P7: fence, then offsets, then state: the offsets wait for our own predecessor's transaction, the state for the offsets.
     await this.#writer.fence();
     const committed = await log.admin.committedOffsets(assignment.membership.groupId, assignment.partitions);
-    const positions = await restore(log, this.#definition.name, tasks, committed, this.#clock, assignment.signal);
+    const states = await this.#openStates(partitions);
+    const positions = await restore({
+      log,
+      processor: name,
+      states,
+      committed,
+      clock: this.#clock,
+      signal: assignment.signal,
+      onProgress: (progress) => this.#restores(progress),
+    });
+    this.#restoring = undefined;
+    if (assignment.signal.aborted) return;
+    const tasks = new Map(
+      [...states].map(([partition, state]) => [
+        partition,
+        new Task(this.#definition, partition, state, this.#clock, this.#suspects),
+      ]),
+    );
+    this.#tasks = tasks;
     const reader = log.reader();
     try {
-      const progress = new Progress(positions);
-      for (const position of positions) reader.seek(position.topic, position.partition, position.next);
+      for (const position of positions) {
+        tasks.get(position.partition)!.startAt(position);
+        reader.seek(position.topic, position.partition, position.next);
+      }
       this.#status = 'up';
-      while (!assignment.signal.aborted) await this.#round(assignment, reader, tasks, progress);
+      await new ProcessLoop({
+        processor: name,
+        assignment,
+        tasks,
+        reader,
+        writer: this.#writer,
+        clock: this.#clock,
+        suspects: this.#suspects,
+        limits: {
+          maxBatchRecords: this.#options.maxBatchRecords ?? 4_000,
+          maxBatchMs: this.#options.maxBatchMs ?? 100,
+        },
+        onCommitted: ({ units, parked }) => {
+          this.#counts.transactions++;
+          this.#counts.handled += units;
+          this.#counts.parked += parked;
+        },
+      }).run();
     } finally {
       await reader.close();
     }
   }
 
-  async #round(
-    assignment: Assignment,
-    reader: LogReader,
-    tasks: ReadonlyMap<number, Task>,
-    progress: Progress,
-  ): Promise<void> {
-    const batches = await reader.poll({ maxWaitMs: this.#pollMs(tasks), signal: assignment.signal });
-    let queue = recordsOf(batches);
-    do {
-      const rest = await this.#handle(tasks, queue, assignment.signal);
-      if (assignment.signal.aborted) return;
-      progress.advance(queue.slice(0, queue.length - rest.length));
-      await this.#commit(assignment, tasks, progress);
-      queue = rest;
-    } while (queue.length > 0);
-  }
-
-  /** Handles due timers and a slice of the queue; returns what is left of it. */
-  async #handle(
-    tasks: ReadonlyMap<number, Task>,
-    queue: readonly LogRecord[],
-    signal: AbortSignal,
-  ): Promise<LogRecord[]> {
-    const endsAt = this.#clock.now() + (this.#options.maxBatchMs ?? 500);
-    const most = Math.min(queue.length, this.#options.maxBatchRecords ?? 1_000);
-    for (const task of tasks.values()) await task.handleTimers();
-    let handled = 0;
-    while (handled < most && !signal.aborted && (handled === 0 || this.#clock.now() < endsAt)) {
-      const record = queue[handled++]!;
-      await tasks.get(record.partition)!.handle(record);
+  async #openStates(partitions: readonly number[]): Promise<ReadonlyMap<number, TaskState>> {
+    const open = this.#options.openStore ?? memoryStore;
+    for (const partition of partitions) {
+      if (this.#states.has(partition)) continue;
+      this.#states.set(partition, new TaskState(await open({ processor: this.#definition.name, partition })));
     }
-    return queue.slice(handled);
+    return new Map(this.#states);
   }
 
-  /** P1: outputs, state and offsets in one transaction; P2: the state follows only a commit. */
-  async #commit(assignment: Assignment, tasks: ReadonlyMap<number, Task>, progress: Progress): Promise<void> {
-    const records = [...tasks.values()].flatMap((task) => task.outgoing());
-    if (records.length === 0) return;
-    const end = await this.#writer.transact(records, {
-      membership: assignment.membership,
-      offsets: progress.offsets(),
-    });
-    if (end.outcome !== 'committed') {
-      throw new HeadwaterError(
-        'PROCESS_COMMIT_FAILED',
-        `the transaction ended ${end.outcome}: ${errorMessage(end.cause)}. It is repeated from the committed state.`,
-        {
-          retryable: true,
-          cause: end.cause,
-        },
-      );
-    }
-    progress.committed();
-    for (const task of tasks.values()) task.committed();
-  }
-
-  #pollMs(tasks: ReadonlyMap<number, Task>): number {
-    let wait = POLL_MS;
-    for (const task of tasks.values()) {
-      const at = task.state.nextTimerAt();
-      if (at !== undefined) wait = Math.min(wait, Math.max(0, at - this.#clock.now()));
-    }
-    return wait;
-  }
-}
-
-function recordsOf(batches: readonly FetchedBatch[]): LogRecord[] {
-  return batches.flatMap((batch) => [...batch.records]);
-}
-
-/** How far each input partition of an assignment is handled. */
-class Progress {
-  readonly #next = new Map<string, PartitionOffset>();
-  readonly #changed = new Set<string>();
-
-  constructor(positions: readonly PartitionOffset[]) {
-    for (const position of positions) this.#next.set(`${position.topic}/${position.partition}`, position);
-  }
-
-  advance(handled: readonly LogRecord[]): void {
-    for (const { topic, partition, offset } of handled) {
-      this.#next.set(`${topic}/${partition}`, { topic, partition, next: offset + 1 });
-      this.#changed.add(`${topic}/${partition}`);
+  async #closeStates(partitions: readonly number[]): Promise<void> {
+    for (const partition of partitions) {
+      await this.#states.get(partition)!.close();
+      this.#states.delete(partition);
     }
   }
 
-  /** P8: never empty. A batch of timers alone carries an unchanged offset, so that a member that lost its partitions is refused there too. */
-  offsets(): PartitionOffset[] {
-    const changed = [...this.#changed].map((id) => this.#next.get(id)!);
-    return changed.length > 0 ? changed : [...this.#next.values()].slice(0, 1);
-  }
-
-  committed(): void {
-    this.#changed.clear();
+  #restores(progress: { readonly done: number; readonly total: number }): void {
+    this.#restoring = progress;
+    this.#options.logger.log(
+      `processor ${this.#definition.name} restores its state: ${progress.done} of ${progress.total} offsets.`,
+    );
   }
 }

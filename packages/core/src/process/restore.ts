@@ -1,98 +1,99 @@
 import { HeadwaterError } from '../errors/headwater.error.js';
-import type { Log, LogReader, PartitionOffset } from '../log/log.js';
+import type { FetchedBatch, Log, LogReader, PartitionOffset } from '../log/log.js';
 import type { Clock } from '../clock/clock.js';
 import { stateTopicOf } from './processor.js';
-import type { Task } from './task.js';
+import type { TaskState } from './task-state.js';
 
 /** How long a state that lags behind its committed offsets may take to become readable: markers of one transaction land one by one. */
 const LAG_LIMIT_MS = 30_000;
+const PROGRESS_MS = 2_000;
+
+export interface RestoreContext {
+  readonly log: Log;
+  readonly processor: string;
+  readonly states: ReadonlyMap<number, TaskState>;
+  readonly committed: readonly PartitionOffset[];
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  /** Called now and then while much is left, in offsets of the state topic. */
+  readonly onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
+}
 
 /**
- * Fills the tasks from the state topic and returns where each input continues.
- * P3: reads to the last stable offset, and further until the state includes every committed input offset (`o:` entries): the commit marker of
- * the offsets may become visible before the marker of the state. A foreign open transaction does not hold it up.
+ * Brings the states up to the state topic and returns where each input continues.
+ * P3: reads from each state's stamp to the last stable offset, and further until the state includes every committed input offset (`o:`
+ * entries): the commit marker of the offsets may become visible before the marker of the state. A foreign open transaction does not hold it up.
  */
-export async function restore(
-  log: Log,
-  processor: string,
-  tasks: ReadonlyMap<number, Task>,
-  committed: readonly PartitionOffset[],
-  clock: Clock,
-  signal: AbortSignal,
-): Promise<readonly PartitionOffset[]> {
+export async function restore(context: RestoreContext): Promise<readonly PartitionOffset[]> {
+  const { log, processor, states, committed, clock, signal } = context;
   const topic = stateTopicOf(processor);
   const reader = log.reader();
   try {
     const ends = new Map((await log.admin.offsets(topic)).map((offset) => [offset.partition, offset]));
-    const position = new Map<number, number>();
-    for (const partition of tasks.keys()) {
-      const start = ends.get(partition)?.start ?? 0;
-      position.set(partition, start);
-      reader.seek(topic, partition, start);
+    const from = new Map<number, number>();
+    for (const [partition, state] of states) {
+      const end = ends.get(partition);
+      // A copy that is ahead of the log, or that ends before the log begins, is not of this log: it starts anew.
+      if (state.stamp > (end?.high ?? 0) || state.stamp < (end?.start ?? 0)) await state.clear();
+      from.set(partition, Math.max(state.stamp, end?.start ?? 0));
     }
+    const position = new Map(from);
+    for (const [partition, offset] of position) reader.seek(topic, partition, offset);
     const starts = await inputStarts(log, committed);
-    const startedAt = clock.now();
-    const unfinished = () =>
-      [...tasks].filter(([partition, task]) => {
-        const end = ends.get(partition)?.lastStable ?? 0;
-        return position.get(partition)! < end || lags(task, committed, starts, partition);
-      });
-    while (unfinished().length > 0 && !signal.aborted) {
-      if (
-        clock.now() - startedAt > LAG_LIMIT_MS &&
-        unfinished().some(([partition, task]) => lags(task, committed, starts, partition))
-      ) {
-        throw new HeadwaterError(
-          'PROCESS_STATE_BEHIND',
-          `the state topic ${topic} does not include the committed offsets of its inputs. Was it deleted or truncated? Reset the group and the state topic together.`,
-          { facts: { processor, topic } },
-        );
+    const startedAt = clock.elapsed();
+    let toldAt = startedAt;
+    const isFinished = (partition: number, state: TaskState) =>
+      position.get(partition)! >= (ends.get(partition)?.lastStable ?? 0) && !lags(state, committed, starts, partition);
+    while (!signal.aborted && [...states].some(([partition, state]) => !isFinished(partition, state))) {
+      const now = clock.elapsed();
+      const reached = [...states.keys()].every(
+        (partition) => position.get(partition)! >= ends.get(partition)!.lastStable,
+      );
+      if (reached && now - startedAt > LAG_LIMIT_MS) throw stateBehind(processor, topic);
+      if (now - toldAt >= PROGRESS_MS) {
+        toldAt = now;
+        context.onProgress?.(progressOf(from, position, ends));
       }
-      await applyNext(reader, tasks, position, signal);
+      for (const batch of await reader.poll({ maxWaitMs: 20, signal })) await take(states, position, batch);
     }
-    return inputPositions(tasks, committed, starts);
+    return inputPositions(states, committed, starts);
   } finally {
     await reader.close();
   }
 }
 
-async function applyNext(
-  reader: LogReader,
-  tasks: ReadonlyMap<number, Task>,
+async function take(
+  states: ReadonlyMap<number, TaskState>,
   position: Map<number, number>,
-  signal: AbortSignal,
-) {
-  for (const batch of await reader.poll({ maxWaitMs: 20, signal })) {
-    const task = tasks.get(batch.partition)!;
-    for (const record of batch.records) task.state.restore(record);
-    position.set(batch.partition, batch.nextOffset);
-  }
+  { partition, records, nextOffset }: FetchedBatch,
+): Promise<void> {
+  await states.get(partition)!.restore(records, nextOffset);
+  position.set(partition, nextOffset);
 }
 
 /** A partition the processor never saw starts where its log starts: an offset committed there is not missing from the state. */
 function lags(
-  task: Task,
+  state: TaskState,
   committed: readonly PartitionOffset[],
   starts: ReadonlyMap<string, number>,
   partition: number,
 ): boolean {
   return committed.some(
     (offset) =>
-      offset.partition === partition &&
-      offset.next > (task.state.includedOffset(offset.topic) ?? startOf(starts, offset)),
+      offset.partition === partition && offset.next > (state.includedOffset(offset.topic) ?? startOf(starts, offset)),
   );
 }
 
 /** The state decides where an input continues; what it never saw starts at the beginning of the log. */
 function inputPositions(
-  tasks: ReadonlyMap<number, Task>,
+  states: ReadonlyMap<number, TaskState>,
   committed: readonly PartitionOffset[],
   starts: ReadonlyMap<string, number>,
 ): PartitionOffset[] {
   return committed.map(({ topic, partition }) => ({
     topic,
     partition,
-    next: tasks.get(partition)!.state.includedOffset(topic) ?? startOf(starts, { topic, partition }),
+    next: states.get(partition)!.includedOffset(topic) ?? startOf(starts, { topic, partition }),
   }));
 }
 
@@ -108,3 +109,25 @@ const startOf = (
   starts: ReadonlyMap<string, number>,
   { topic, partition }: { topic: string; partition: number },
 ): number => starts.get(`${topic}/${partition}`) ?? 0;
+
+function progressOf(
+  from: ReadonlyMap<number, number>,
+  position: ReadonlyMap<number, number>,
+  ends: ReadonlyMap<number, { readonly lastStable: number }>,
+): { done: number; total: number } {
+  let done = 0;
+  let total = 0;
+  for (const [partition, start] of from) {
+    done += position.get(partition)! - start;
+    total += Math.max(0, (ends.get(partition)?.lastStable ?? 0) - start);
+  }
+  return { done, total };
+}
+
+function stateBehind(processor: string, topic: string): HeadwaterError {
+  return new HeadwaterError(
+    'PROCESS_STATE_BEHIND',
+    `the state topic ${topic} does not include the committed offsets of its inputs. Was it deleted or truncated? Reset the group and the state topic together.`,
+    { facts: { processor, topic } },
+  );
+}

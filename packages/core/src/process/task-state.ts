@@ -1,80 +1,100 @@
-import type { LogRecord, OutRecord } from '../log/log.js';
+import type { LogRecord } from '../log/log.js';
 import type { DueTimer } from './processor.js';
+import type { StateStore } from './state-store.js';
+import { TimerQueue } from './timer-queue.js';
+import type { Entries } from './write-set.js';
 
 /**
  * The committed state of one task (one partition of all inputs), and nothing else. It is a fold of the state topic:
  * `s:<key>` user state, `t:<id>` a timer, `p:<key>` a parked key, `o:<topic>` the input offset that this state includes.
+ * It outlives assignments: whoever gets the partition again reads the state topic only from the stamp on.
  */
-export class TaskState {
-  readonly #entries = new Map<string, Buffer>();
-  readonly #timers = new Map<string, number>();
+export class TaskState implements Entries {
+  readonly #store: StateStore;
+  readonly #timers = new TimerQueue();
+  #parked = 0;
+
+  constructor(store: StateStore) {
+    this.#store = store;
+    for (const [entry, value] of store.entries('t:')) this.#timers.set(entry.slice(2), timeOf(value));
+    for (const _ of store.entries('p:')) this.#parked++;
+  }
+
+  /** The offset of the state topic up to which this state is complete. */
+  get stamp(): number {
+    return this.#store.stamp;
+  }
+
+  /** False: no key is parked, so none needs to be looked up. */
+  get hasParked(): boolean {
+    return this.#parked > 0;
+  }
 
   get(entry: string): Buffer | undefined {
-    return this.#entries.get(entry);
+    return this.#store.get(entry);
   }
 
-  /** P2: called for committed records only, in their order. */
-  apply(entry: string, value: Buffer | null): void {
-    if (entry.startsWith('t:')) {
-      if (value === null) this.#timers.delete(entry.slice(2));
-      else this.#timers.set(entry.slice(2), Number(value.toString('utf8')));
-    }
-    if (value === null) this.#entries.delete(entry);
-    else this.#entries.set(entry, value);
+  /** P2: called for committed entries only, in their order. */
+  async apply(entries: ReadonlyMap<string, Buffer | null>, stamp: number): Promise<void> {
+    for (const [entry, value] of entries) this.#index(entry, value);
+    await this.#store.apply(entries, stamp);
   }
 
-  restore(record: LogRecord): void {
-    if (record.key !== null) this.apply(record.key.toString('utf8'), record.value);
+  /** Takes what was read of the state topic. A later record of an entry replaces the earlier one. */
+  async restore(records: readonly LogRecord[], stamp: number): Promise<void> {
+    const entries = new Map<string, Buffer | null>();
+    for (const { key, value } of records) if (key !== null) entries.set(key.toString('utf8'), value);
+    await this.apply(entries, stamp);
+  }
+
+  async clear(): Promise<void> {
+    this.#timers.clear();
+    this.#parked = 0;
+    await this.#store.clear();
+  }
+
+  close(): Promise<void> {
+    return this.#store.close();
   }
 
   /** The input offset this state includes, or undefined when it never saw the topic. */
   includedOffset(topic: string): number | undefined {
-    const value = this.#entries.get(`o:${topic}`);
+    const value = this.get(`o:${topic}`);
     return value === undefined ? undefined : Number(value.toString('utf8'));
   }
 
   dueTimers(now: number): DueTimer[] {
-    const due: DueTimer[] = [];
-    for (const [id, atMs] of this.#timers) if (atMs <= now) due.push({ id, atMs });
-    return due.sort((a, b) => a.atMs - b.atMs || (a.id < b.id ? -1 : 1));
+    return this.#timers.due(now);
   }
 
   nextTimerAt(): number | undefined {
-    let next: number | undefined;
-    for (const atMs of this.#timers.values()) if (next === undefined || atMs < next) next = atMs;
-    return next;
+    return this.#timers.nextAt();
   }
 
   /** All entries, sorted, for comparing a restored copy with a live one. */
   dump(): readonly (readonly [string, string])[] {
-    return [...this.#entries]
+    return [...this.#store.entries('')]
       .map(([entry, value]) => [entry, value.toString('base64')] as const)
       .sort((a, b) => (a[0] < b[0] ? -1 : 1));
   }
+
+  #index(entry: string, value: Buffer | null): void {
+    if (entry.charCodeAt(1) !== COLON) return;
+    const kind = entry.charCodeAt(0);
+    if (kind === TIMER) {
+      if (value === null) this.#timers.cancel(entry.slice(2));
+      else this.#timers.set(entry.slice(2), timeOf(value));
+    } else if (kind === PARKED) {
+      const before = this.#store.get(entry) !== undefined;
+      if (before !== (value !== null)) this.#parked += value === null ? -1 : 1;
+    }
+  }
 }
 
-/** What handling changed on top of a base: entries written and records sent. Layers stack: batch over state, record over batch. */
-export class WriteSet {
-  readonly entries = new Map<string, Buffer | null>();
-  readonly sent: OutRecord[] = [];
-  readonly #below: { get(entry: string): Buffer | undefined };
+const COLON = ':'.charCodeAt(0);
+const TIMER = 't'.charCodeAt(0);
+const PARKED = 'p'.charCodeAt(0);
 
-  constructor(below: { get(entry: string): Buffer | undefined }) {
-    this.#below = below;
-  }
-
-  get(entry: string): Buffer | undefined {
-    const own = this.entries.get(entry);
-    return own === undefined ? this.#below.get(entry) : (own ?? undefined);
-  }
-
-  set(entry: string, value: Buffer | null): void {
-    this.entries.set(entry, value);
-  }
-
-  /** Takes over everything of a layer above. */
-  merge(above: WriteSet): void {
-    for (const [entry, value] of above.entries) this.entries.set(entry, value);
-    for (const record of above.sent) this.sent.push(record);
-  }
+function timeOf(value: Buffer): number {
+  return Number(value.toString('utf8'));
 }

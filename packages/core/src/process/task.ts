@@ -1,165 +1,260 @@
-import { HeadwaterError, errorCode, errorMessage } from '../errors/headwater.error.js';
-import { textHeaders } from '../log/headers.js';
-import type { LogRecord, OutRecord } from '../log/log.js';
+import { HeadwaterError } from '../errors/headwater.error.js';
+import type { FetchedBatch, LogRecord, OutRecord, PartitionOffset } from '../log/log.js';
 import { backoffMs, type Clock } from '../clock/clock.js';
-import {
-  parkedTopicOf,
-  stateTopicOf,
-  type DueTimer,
-  type ProcessContext,
-  type ProcessorDefinition,
-} from './processor.js';
-import { TaskState, WriteSet } from './task-state.js';
+import { parkedCopy, parkedEntry } from './parking.js';
+import { stateTopicOf, type DueTimer, type ProcessorDefinition } from './processor.js';
+import { Scope } from './scope.js';
+import type { Suspects, Unit, Verdict } from './suspects.js';
+import type { TaskState } from './task-state.js';
+import { WriteSet } from './write-set.js';
 
 /** How often a technical error is tried again before the key is parked. */
 export const HANDLER_ATTEMPTS = 3;
+/** How long handlers that never wait may keep the process from its input and output. */
+const SLICE_MS = 5;
 
-/** One task: the handlers of a processor over one partition of all its inputs. Effects wait in `batch` until the runner has committed. */
+/** How many records and timers may still join the batch that is being filled. Shared by the tasks of an instance. */
+export interface Room {
+  left: number;
+}
+
+/** A part of a task's work, ready for a transaction. */
+export interface Sealed {
+  readonly records: readonly OutRecord[];
+  readonly offsets: readonly PartitionOffset[];
+  /** How many records and timers it holds, how many of them were parked, and the last of them. */
+  readonly units: number;
+  readonly parked: number;
+  readonly last: Unit | undefined;
+}
+
+/**
+ * One task: the handlers of a processor over one partition of all its inputs. Work goes through three places: the queue of fetched
+ * records, the open write set that handlers fill, and the sealed one that is being committed; then it is state. So handling goes on
+ * during a commit, on top of what is being committed; when that fails, the work begins again from the state.
+ */
 export class Task {
   readonly partition: number;
-  readonly state = new TaskState();
+  readonly state: TaskState;
   readonly #definition: ProcessorDefinition;
   readonly #clock: Clock;
-  #batch: WriteSet;
+  readonly #suspects: Suspects;
+  readonly #next = new Map<string, number>();
+  readonly #changed = new Set<string>();
+  #queue: FetchedBatch[] = [];
+  #at = 0;
+  #open: WriteSet;
+  #sealed: WriteSet | undefined;
+  #mayBeParked: boolean;
+  #units = 0;
+  #parked = 0;
+  #last: Unit | undefined;
 
-  constructor(definition: ProcessorDefinition, partition: number, clock: Clock) {
+  constructor(definition: ProcessorDefinition, partition: number, state: TaskState, clock: Clock, suspects: Suspects) {
     this.#definition = definition;
     this.partition = partition;
+    this.state = state;
     this.#clock = clock;
-    this.#batch = new WriteSet(this.state);
+    this.#suspects = suspects;
+    this.#open = new WriteSet(state);
+    this.#mayBeParked = state.hasParked;
+  }
+
+  /** Where an input continues. Called for each, before the first record. */
+  startAt({ topic, next }: PartitionOffset): void {
+    this.#next.set(topic, next);
+  }
+
+  enqueue(batch: FetchedBatch): void {
+    this.#queue.push(batch);
+  }
+
+  /** Fetched records that no handler has seen. */
+  get queued(): number {
+    return this.#queue.reduce((sum, { records }) => sum + records.length, -this.#at);
+  }
+
+  get hasWork(): boolean {
+    return this.#queue.length > 0 || this.#dueTimers().length > 0;
+  }
+
+  /** When a timer will be due that is not yet; Infinity: none is set. */
+  get nextTimerAt(): number {
+    const at = this.state.nextTimerAt() ?? Infinity;
+    return at > this.#clock.now() ? at : Infinity;
+  }
+
+  /** Handled since the last seal: records and timers. */
+  get units(): number {
+    return this.#units;
+  }
+
+  /** The position moved since the last seal, be it over offsets that hold no record. */
+  get hasMoved(): boolean {
+    return this.#changed.size > 0;
+  }
+
+  /** Handles due timers, then queued records, until there is no more, no room, or `closing`. One call at a time. */
+  async pump(room: Room, closing: () => boolean): Promise<void> {
+    await this.#fireTimers(room, closing);
+    let sliceEndsAt = this.#clock.elapsed() + SLICE_MS;
+    for (let handled = 1; this.#queue.length > 0 && !closing(); handled++) {
+      const batch = this.#queue[0]!;
+      if (this.#at === batch.records.length) {
+        this.#finish(batch);
+        continue;
+      }
+      if (room.left <= 0) return;
+      room.left--;
+      const record = batch.records[this.#at]!;
+      const handling = this.#handle(record);
+      if (handling !== undefined) await handling;
+      this.#at++;
+      this.#moveTo(record.topic, record.offset + 1);
+      if (handled % 64 === 0 && this.#clock.elapsed() >= sliceEndsAt) {
+        await this.#clock.breathe();
+        sliceEndsAt = this.#clock.elapsed() + SLICE_MS;
+      }
+    }
+  }
+
+  /** Makes the open work ready for a transaction; undefined when there is none. Called between pumps, after the former one was committed. */
+  seal(): Sealed | undefined {
+    if (this.#units === 0 && this.#changed.size === 0) return undefined;
+    for (const topic of this.#changed) this.#open.set(`o:${topic}`, Buffer.from(String(this.#next.get(topic)!)));
+    // P8: a batch of timers alone carries an unchanged offset.
+    const topics = this.#changed.size > 0 ? [...this.#changed] : [...this.#next.keys()].slice(0, 1);
+    const sealed = this.#open;
+    const records = sealed.sent;
+    const stateTopic = stateTopicOf(this.#definition.name);
+    for (const [entry, value] of sealed.entries)
+      records.push({ topic: stateTopic, partition: this.partition, key: Buffer.from(entry), value });
+    const result: Sealed = {
+      records,
+      offsets: topics.map((topic) => ({ topic, partition: this.partition, next: this.#next.get(topic)! })),
+      units: this.#units,
+      parked: this.#parked,
+      last: this.#last,
+    };
+    this.#sealed = sealed;
+    this.#open = new WriteSet(sealed);
+    this.#changed.clear();
+    this.#units = 0;
+    this.#parked = 0;
+    return result;
+  }
+
+  /** P2: the state receives the sealed work only after the log has committed it. `stamp`: the state topic up to and with it, when known. */
+  async committed(stamp?: number): Promise<void> {
+    await this.state.apply(this.#sealed!.entries, stamp ?? this.state.stamp);
+    this.#open.below = this.state;
+    this.#sealed = undefined;
+  }
+
+  #finish(batch: FetchedBatch): void {
+    this.#queue.shift();
+    this.#at = 0;
+    this.#moveTo(batch.topic, batch.nextOffset);
+  }
+
+  #moveTo(topic: string, next: number): void {
+    if (next <= this.#next.get(topic)!) return;
+    this.#next.set(topic, next);
+    this.#changed.add(topic);
   }
 
   /** P4: due timers are handled before newer records. */
-  async handleTimers(): Promise<number> {
-    const due = this.state.dueTimers(this.#clock.now());
-    for (const timer of due) {
-      // An earlier timer of this batch may have cancelled or moved it.
-      if (this.#batch.get(`t:${timer.id}`)?.toString('utf8') !== String(timer.atMs)) continue;
-      const layer = new WriteSet(this.#batch);
-      layer.set(`t:${timer.id}`, null);
-      await this.#attempt(
-        layer,
-        (attempt) => this.#definition.onTimer?.(timer, this.#context(attempt)),
-        (error) => this.#parkTimer(timer, error),
-      );
+  async #fireTimers(room: Room, closing: () => boolean): Promise<void> {
+    for (const timer of this.#dueTimers()) {
+      if (closing() || room.left <= 0) return;
+      if (!this.#isSet(timer)) continue;
+      room.left--;
+      await this.#attempt({ timer, partition: this.partition }, (scope) => {
+        scope.cancel(timer.id);
+        return this.#definition.onTimer?.(timer, scope);
+      });
     }
-    return due.length;
   }
 
-  async handle(record: LogRecord): Promise<void> {
-    const layer = new WriteSet(this.#batch);
-    layer.set(`o:${record.topic}`, Buffer.from(String(record.offset + 1)));
-    const parkedEntry = `p:${record.key?.toString('base64') ?? ''}`;
-    if (record.key !== null && this.#batch.get(parkedEntry) !== undefined) {
-      // P6: the key is parked; what follows it waits behind it, in order.
-      layer.sent.push(
-        this.#parkRecord(record, new HeadwaterError('KEY_PARKED', 'an earlier record of this key is parked')),
-      );
-      this.#batch.merge(layer);
-      return;
+  #dueTimers(): DueTimer[] {
+    const now = this.#clock.now();
+    if ((this.state.nextTimerAt() ?? Infinity) > now) return [];
+    return this.state.dueTimers(now).filter((timer) => this.#isSet(timer));
+  }
+
+  /** Not cancelled or moved by an earlier one of this moment, nor fired by the batch that is being committed. */
+  #isSet(timer: DueTimer): boolean {
+    return this.#open.get(timerEntry(timer))?.toString('utf8') === String(timer.atMs);
+  }
+
+  #handle(record: LogRecord): void | Promise<void> {
+    return this.#attempt({ record }, (scope) => this.#definition.onRecord(record, scope));
+  }
+
+  /** Everything a handler does is kept when it ends well; otherwise the unit is parked. Returns a promise only when there is something to wait for. */
+  #attempt(unit: Unit, handler: (scope: Scope) => void | Promise<void>): void | Promise<void> {
+    this.#open.savepoint();
+    this.#units++;
+    this.#last = unit;
+    const verdict = this.#suspects.verdict(unit) ?? this.#behindParked(unit);
+    if (verdict !== undefined) return this.#park(unit, verdict);
+    const scope = new Scope(this.#open, this.#clock.now());
+    try {
+      const running = handler(scope);
+      if (isPromise(running)) return this.#settle(unit, handler, scope, running);
+      scope.end();
+    } catch (error) {
+      return this.#settle(unit, handler, scope, Promise.reject(error));
     }
-    await this.#attempt(
-      layer,
-      (attempt) => this.#definition.onRecord(record, this.#context(attempt)),
-      (error) => {
-        const parked = new WriteSet(this.#batch);
-        if (record.key !== null) parked.set(parkedEntry, Buffer.from(String(record.offset)));
-        parked.sent.push(this.#parkRecord(record, error));
-        return parked;
-      },
-    );
   }
 
-  /** The batch as records: outputs, then the state entries, addressed to this task's partition of the state topic. */
-  outgoing(): OutRecord[] {
-    const topic = stateTopicOf(this.#definition.name);
-    const out = [...this.#batch.sent];
-    for (const [entry, value] of this.#batch.entries)
-      out.push({ topic, partition: this.partition, key: Buffer.from(entry), value });
-    return out;
-  }
-
-  /** P2: the state receives the batch only after the log has committed it. */
-  committed(): void {
-    for (const [entry, value] of this.#batch.entries) this.state.apply(entry, value);
-    this.#batch = new WriteSet(this.state);
-  }
-
-  /** Runs a handler on a layer of its own over `layer`; merges both when it succeeds, otherwise `layer` and what `park` makes of the error. */
-  async #attempt(
-    layer: WriteSet,
-    handler: (attempt: WriteSet) => void | Promise<void> | undefined,
-    park: (error: unknown) => WriteSet,
+  async #settle(
+    unit: Unit,
+    handler: (scope: Scope) => void | Promise<void>,
+    first: Scope,
+    running: Promise<void>,
   ): Promise<void> {
+    let scope = first;
     for (let attempt = 1; ; attempt++) {
-      const own = new WriteSet(layer);
       try {
-        await handler(own);
-        layer.merge(own);
-        break;
+        await (attempt === 1 ? running : handler(scope));
+        scope.end();
+        return;
       } catch (error) {
+        scope.end();
         // P5: nothing of a failed attempt is kept.
+        this.#open.rollback();
         const lasting = error instanceof HeadwaterError && !error.retryable;
-        if (lasting || attempt >= HANDLER_ATTEMPTS) {
-          layer.merge(park(error));
-          break;
-        }
+        if (lasting || attempt >= HANDLER_ATTEMPTS) return this.#park(unit, { error, bare: false });
         await this.#clock.wait(backoffMs(attempt));
+        scope = new Scope(this.#open, this.#clock.now());
       }
     }
-    this.#batch.merge(layer);
   }
 
-  #context(layer: WriteSet): ProcessContext {
-    return {
-      now: this.#clock.now(),
-      state: {
-        get: (key) => layer.get(`s:${key}`),
-        put: (key, value) => layer.set(`s:${key}`, value),
-        delete: (key) => layer.set(`s:${key}`, null),
-      },
-      timers: {
-        set: (id, atMs) => layer.set(`t:${id}`, Buffer.from(String(atMs))),
-        cancel: (id) => {
-          if (layer.get(`t:${id}`) !== undefined) layer.set(`t:${id}`, null);
-        },
-      },
-      send: (record) => layer.sent.push(record),
-    };
+  /** P6: what follows a parked record on its key waits behind it, in order. */
+  #behindParked(unit: Unit): Verdict | undefined {
+    if (!this.#mayBeParked || !('record' in unit) || unit.record.key === null) return undefined;
+    if (this.#open.get(parkedEntry(unit.record.key)) === undefined) return undefined;
+    return { error: new HeadwaterError('KEY_PARKED', 'an earlier record of this key is parked'), bare: false };
   }
 
-  #parkRecord(record: LogRecord, error: unknown): OutRecord {
-    return {
-      topic: parkedTopicOf(this.#definition.name),
-      partition: this.partition,
-      key: record.key,
-      value: record.value,
-      headers: [
-        ...record.headers,
-        ...textHeaders({
-          hw_parked_topic: record.topic,
-          hw_parked_partition: String(record.partition),
-          hw_parked_offset: String(record.offset),
-          hw_parked_code: errorCode(error) ?? 'HANDLER_FAILED',
-          hw_parked_reason: errorMessage(error),
-        }),
-      ],
-    };
+  #park(unit: Unit, verdict: Verdict): void {
+    this.#parked++;
+    if ('timer' in unit) this.#open.set(timerEntry(unit.timer), null);
+    else if (unit.record.key !== null) this.#parkKey(unit.record.key, unit.record.offset);
+    this.#open.send(parkedCopy(this.#definition.name, this.partition, unit, verdict));
   }
 
-  #parkTimer(timer: DueTimer, error: unknown): WriteSet {
-    const parked = new WriteSet(this.#batch);
-    parked.sent.push({
-      topic: parkedTopicOf(this.#definition.name),
-      partition: this.partition,
-      key: Buffer.from(timer.id),
-      value: null,
-      headers: textHeaders({
-        hw_parked_timer: String(timer.atMs),
-        hw_parked_code: errorCode(error) ?? 'HANDLER_FAILED',
-        hw_parked_reason: errorMessage(error),
-      }),
-    });
-    return parked;
+  #parkKey(key: Buffer, offset: number): void {
+    this.#mayBeParked = true;
+    const entry = parkedEntry(key);
+    if (this.#open.get(entry) === undefined) this.#open.set(entry, Buffer.from(String(offset)));
   }
+}
+
+const timerEntry = ({ id }: DueTimer): string => `t:${id}`;
+
+function isPromise(value: void | Promise<void>): value is Promise<void> {
+  return typeof (value as Promise<void> | undefined)?.then === 'function';
 }

@@ -79,6 +79,10 @@ export class Connection {
         await machine.wait(ms, signal);
         await this.goOn();
       },
+      breathe: async () => {
+        await machine.breathe();
+        await this.goOn();
+      },
     };
   }
 

@@ -62,6 +62,7 @@ export function virtualClock(seed: number): VirtualClock {
       now: () => Math.floor(STARTS_AT + elapsedMs + aheadMs),
       elapsed: () => elapsedMs,
       wait,
+      breathe: () => wait(0),
       jump: (ms) => void (aheadMs += ms),
     };
   };

@@ -1,0 +1,241 @@
+import type { Clock } from '../clock/clock.js';
+import { Wakeup } from '../clock/wakeup.js';
+import { HeadwaterError, errorMessage } from '../errors/headwater.error.js';
+import type { Assignment, LogReader, LogWriter, Outcome } from '../log/log.js';
+import { stateTopicOf } from './processor.js';
+import { isRecordFault, type Suspects } from './suspects.js';
+import type { Room, Sealed, Task } from './task.js';
+
+export interface BatchLimits {
+  readonly maxBatchRecords: number;
+  readonly maxBatchMs: number;
+}
+
+/** One finished transaction, for figures. */
+export interface Committed {
+  readonly units: number;
+  readonly parked: number;
+}
+
+export interface LoopContext {
+  readonly processor: string;
+  readonly assignment: Assignment;
+  readonly tasks: ReadonlyMap<number, Task>;
+  readonly reader: LogReader;
+  readonly writer: LogWriter;
+  readonly clock: Clock;
+  readonly suspects: Suspects;
+  readonly limits: BatchLimits;
+  readonly onCommitted: (committed: Committed) => void;
+}
+
+const POLL_MS = 250;
+/** The next fetch goes out while fewer fetched records than this wait for a handler. */
+const MOST_QUEUED = 10_000;
+/** How long a transaction waits for a task in the middle of a record; then it goes without that task. */
+const LEAVE_OUT_MS = 100;
+/** A position that moved over offsets without records is committed after this, so that an idle group shows no lag. */
+const IDLE_COMMIT_MS = 1_000;
+
+/**
+ * The running part of the work on one assignment. Three things go on at once: fetching, handling, committing. A transaction takes what
+ * was handled while the one before was under way: on an idle line that is one record, under load thousands (group commit).
+ * A task in the middle of a slow record does not hold up the transactions of the others.
+ */
+export class ProcessLoop {
+  readonly #context: LoopContext;
+  readonly #wakeup: Wakeup;
+  readonly #room: Room = { left: 0 };
+  readonly #pumping = new Map<Task, Promise<void>>();
+  /** Left out of a transaction: these stop after their record, so that the next one takes them. */
+  readonly #owed = new Set<Task>();
+  readonly #stopping = new AbortController();
+  #closing = false;
+  #committing: Promise<void> | undefined;
+  #failure: { readonly error: unknown } | undefined;
+  #openedAt: number | undefined;
+  #movedAt: number | undefined;
+
+  constructor(context: LoopContext) {
+    this.#context = context;
+    this.#wakeup = new Wakeup(context.clock);
+    this.#widen();
+  }
+
+  /** Resolves when the assignment's signal aborts, after what was handled is committed. Rejects when a transaction or a fetch failed. */
+  async run(): Promise<void> {
+    const { signal } = this.#context.assignment;
+    const wake = () => this.#wakeup.wake();
+    signal.addEventListener('abort', wake);
+    const intake = this.#intake().catch((error: unknown) => this.#fail(error));
+    try {
+      while (!signal.aborted) {
+        this.#startPumps();
+        if (this.#failure !== undefined) throw this.#failure.error;
+        if (this.#isRipe()) await this.#commitNext();
+        else await this.#wakeup.sleep(this.#patienceMs());
+      }
+      await this.#drain();
+    } finally {
+      signal.removeEventListener('abort', wake);
+      this.#closing = true;
+      this.#stopping.abort();
+      await Promise.all([...this.#pumping.values(), this.#committing, intake]);
+    }
+  }
+
+  async #intake(): Promise<void> {
+    const { reader, tasks, clock } = this.#context;
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      const batches = await reader.poll({ maxWaitMs: POLL_MS, signal });
+      for (const batch of batches) tasks.get(batch.partition)!.enqueue(batch);
+      if (batches.length > 0) this.#wakeup.wake();
+      while (this.#queued() > MOST_QUEUED && !signal.aborted) await clock.wait(1, signal);
+    }
+  }
+
+  #startPumps(): void {
+    if (this.#closing) return;
+    for (const task of this.#context.tasks.values()) {
+      if (this.#room.left <= 0) return;
+      if (this.#pumping.has(task) || this.#owed.has(task) || !task.hasWork) continue;
+      const pumping = task
+        .pump(this.#room, () => this.#closing || this.#owed.has(task))
+        .catch((error: unknown) => this.#fail(error))
+        .then(() => {
+          this.#pumping.delete(task);
+          this.#wakeup.wake();
+        });
+      this.#pumping.set(task, pumping);
+    }
+  }
+
+  /** Whether the next transaction is to begin now. */
+  #isRipe(): boolean {
+    if (this.#committing !== undefined) return false;
+    const now = this.#context.clock.elapsed();
+    const tasks = [...this.#context.tasks.values()];
+    if (tasks.some(({ units }) => units > 0)) {
+      this.#openedAt ??= now;
+      const caughtUp = this.#pumping.size === 0 && !tasks.some(({ hasWork }) => hasWork);
+      return caughtUp || this.#room.left <= 0 || now - this.#openedAt >= this.#context.limits.maxBatchMs;
+    }
+    if (!tasks.some(({ hasMoved }) => hasMoved)) return false;
+    this.#movedAt ??= now;
+    return now - this.#movedAt >= IDLE_COMMIT_MS;
+  }
+
+  async #commitNext(): Promise<void> {
+    await this.#quiet(LEAVE_OUT_MS);
+    const parts = this.#seal();
+    if (parts.length === 0) return;
+    this.#committing = this.#commit(parts)
+      .catch((error: unknown) => this.#fail(error))
+      .then(() => {
+        this.#committing = undefined;
+        this.#wakeup.wake();
+      });
+  }
+
+  /** Asks the tasks to stop after their present record, and waits for that. Those that do not make it are owed a place in the next transaction. */
+  async #quiet(patienceMs: number): Promise<void> {
+    this.#closing = true;
+    const { clock } = this.#context;
+    const endsAt = clock.elapsed() + patienceMs;
+    for (let left = patienceMs; this.#pumping.size > 0 && left > 0; left = endsAt - clock.elapsed())
+      await this.#wakeup.sleep(Math.min(left, POLL_MS));
+    this.#closing = false;
+  }
+
+  #seal(): [Task, Sealed][] {
+    const parts: [Task, Sealed][] = [];
+    for (const task of this.#context.tasks.values()) {
+      if (this.#pumping.has(task)) {
+        this.#owed.add(task);
+        continue;
+      }
+      this.#owed.delete(task);
+      const sealed = task.seal();
+      if (sealed !== undefined) parts.push([task, sealed]);
+    }
+    this.#openedAt = undefined;
+    this.#movedAt = undefined;
+    this.#widen();
+    return parts;
+  }
+
+  /** P1: outputs, state and offsets in one transaction; P2: the state follows only a commit. */
+  async #commit(parts: readonly (readonly [Task, Sealed])[]): Promise<void> {
+    const { writer, assignment, processor, suspects, onCommitted } = this.#context;
+    const all = parts.map(([, sealed]) => sealed);
+    const units = all.reduce((sum, sealed) => sum + sealed.units, 0);
+    const parked = all.reduce((sum, sealed) => sum + sealed.parked, 0);
+    const last = all.find((sealed) => sealed.units > 0)?.last;
+    const end = await writer.transact(
+      all.flatMap(({ records }) => records),
+      { membership: assignment.membership, offsets: all.flatMap(({ offsets }) => offsets) },
+    );
+    if (end.outcome !== 'committed') {
+      // The partitions were lost before they could be given back: their next owner repeats this.
+      if (end.outcome === 'aborted' && end.fenced === 'member' && assignment.signal.aborted) return;
+      if (last !== undefined && isRefused(end)) suspects.refused(units, last, end.cause);
+      throw commitFailed(processor, end);
+    }
+    const stamps = new Map(
+      end.appended
+        .filter(({ topic }) => topic === stateTopicOf(processor))
+        .map(({ partition, next }) => [partition, next]),
+    );
+    for (const [task] of parts) await task.committed(stamps.get(task.partition));
+    if (last !== undefined) suspects.committed(units, last);
+    onCommitted({ units, parked });
+  }
+
+  /** The partitions are given back or the process ends: what was handled is committed, what was not is left to the next owner. */
+  async #drain(): Promise<void> {
+    await this.#quiet(Infinity);
+    this.#closing = true;
+    await this.#committing;
+    if (this.#failure !== undefined) throw this.#failure.error;
+    const parts = this.#seal();
+    if (parts.length > 0) await this.#commit(parts);
+  }
+
+  #patienceMs(): number {
+    const { clock, tasks, limits } = this.#context;
+    let patienceMs = POLL_MS;
+    for (const task of tasks.values()) patienceMs = Math.min(patienceMs, task.nextTimerAt - clock.now());
+    if (this.#committing === undefined && this.#openedAt !== undefined)
+      patienceMs = Math.min(patienceMs, this.#openedAt + limits.maxBatchMs - clock.elapsed());
+    return Math.max(1, patienceMs);
+  }
+
+  /** A new batch begins. Units that the log may refuse go alone. */
+  #widen(): void {
+    this.#room.left = this.#context.suspects.narrowing ? 1 : this.#context.limits.maxBatchRecords;
+  }
+
+  #queued(): number {
+    let queued = 0;
+    for (const task of this.#context.tasks.values()) queued += task.queued;
+    return queued;
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#wakeup.wake();
+  }
+}
+
+function isRefused(end: Exclude<Outcome, { outcome: 'committed' }>): boolean {
+  return end.outcome === 'aborted' && end.fenced === undefined && isRecordFault(end.cause);
+}
+
+function commitFailed(processor: string, end: Exclude<Outcome, { outcome: 'committed' }>): HeadwaterError {
+  return new HeadwaterError(
+    'PROCESS_COMMIT_FAILED',
+    `the transaction ended ${end.outcome}: ${errorMessage(end.cause)}. It is repeated from the committed state.`,
+    { retryable: true, cause: end.cause, facts: { processor, outcome: end.outcome } },
+  );
+}

@@ -1,0 +1,64 @@
+import { HeadwaterError } from '../errors/headwater.error.js';
+import type { OutRecord } from '../log/log.js';
+import type { ProcessContext } from './processor.js';
+import type { WriteSet } from './write-set.js';
+
+/** What one call of a handler may do, until it is over. One object per call, because there are a hundred thousand a second. */
+export class Scope implements ProcessContext {
+  readonly now: number;
+  readonly #writes: WriteSet;
+  #over = false;
+
+  constructor(writes: WriteSet, now: number) {
+    this.#writes = writes;
+    this.now = now;
+  }
+
+  get state(): ProcessContext['state'] {
+    return this;
+  }
+
+  get timers(): ProcessContext['timers'] {
+    return this;
+  }
+
+  get(key: string): Buffer | undefined {
+    return this.#open().get(`s:${key}`);
+  }
+
+  put(key: string, value: Buffer): void {
+    this.#open().set(`s:${key}`, value);
+  }
+
+  delete(key: string): void {
+    this.#open().set(`s:${key}`, null);
+  }
+
+  set(id: string, atMs: number): void {
+    this.#open().set(`t:${id}`, Buffer.from(String(atMs)));
+  }
+
+  cancel(id: string): void {
+    const writes = this.#open();
+    if (writes.get(`t:${id}`) !== undefined) writes.set(`t:${id}`, null);
+  }
+
+  send(record: OutRecord): void {
+    this.#open().send(record);
+  }
+
+  /** The handler has returned: what it still tries to do would land in another record's transaction. */
+  end(): void {
+    this.#over = true;
+  }
+
+  #open(): WriteSet {
+    if (this.#over) {
+      throw new HeadwaterError(
+        'PROCESS_CONTEXT_OVER',
+        'the handler of this context has returned. Await everything that uses the context before the handler ends.',
+      );
+    }
+    return this.#writes;
+  }
+}

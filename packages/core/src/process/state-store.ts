@@ -1,0 +1,52 @@
+/**
+ * Where a task keeps its committed entries: a copy of its partition of the state topic up to `stamp`, never ahead of it.
+ * A store may lose its newest batches in a crash, whole batches only: it then catches up from its stamp.
+ */
+export interface StateStore {
+  /** The offset of the state topic below which everything is included. 0: nothing is. */
+  readonly stamp: number;
+  get(entry: string): Buffer | undefined;
+  /** The entries whose name begins with `prefix`, in any order. */
+  entries(prefix: string): Iterable<readonly [entry: string, value: Buffer]>;
+  /** Takes committed entries (`null` deletes) and the new stamp, both or neither. Seen by `get` when it resolves. */
+  apply(entries: ReadonlyMap<string, Buffer | null>, stamp: number): void | Promise<void>;
+  /** Forgets everything; the stamp is 0 again. */
+  clear(): void | Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Opens the store of one task. Called again only after the previous store of that task has closed. */
+export type OpenStateStore = (task: {
+  readonly processor: string;
+  readonly partition: number;
+}) => StateStore | Promise<StateStore>;
+
+/** A view of a large buffer would keep all of it alive: a fetched megabyte for one value. */
+const LARGEST_SHARED_BYTES = 16_384;
+
+/** In memory: fast, and restored from the state topic after a restart. */
+export function memoryStore(): StateStore {
+  const kept = new Map<string, Buffer>();
+  let stamp = 0;
+  return {
+    get stamp() {
+      return stamp;
+    },
+    get: (entry) => kept.get(entry),
+    *entries(prefix) {
+      for (const pair of kept) if (pair[0].startsWith(prefix)) yield pair;
+    },
+    apply(entries, upTo) {
+      for (const [entry, value] of entries) {
+        if (value === null) kept.delete(entry);
+        else kept.set(entry, value.buffer.byteLength > LARGEST_SHARED_BYTES ? Buffer.from(value) : value);
+      }
+      stamp = upTo;
+    },
+    clear() {
+      kept.clear();
+      stamp = 0;
+    },
+    close: () => Promise.resolve(),
+  };
+}

@@ -1,0 +1,58 @@
+import type { OutRecord } from '../log/log.js';
+
+/** What can be read by entry name: the committed state, or a write set over it. */
+export interface Entries {
+  get(entry: string): Buffer | undefined;
+}
+
+/**
+ * What handling changed on top of what is below: entries written and records sent, with one savepoint. Reads see the writes.
+ * P5: a failed attempt is rolled back to the savepoint and leaves no trace.
+ */
+export class WriteSet implements Entries {
+  readonly entries = new Map<string, Buffer | null>();
+  readonly sent: OutRecord[] = [];
+  /** What the writes lie on. Replaced when that has become part of the state. */
+  below: Entries;
+  /** Entry and former value, alternating, since the savepoint. */
+  readonly #undo: (string | Buffer | null | undefined)[] = [];
+  #sentBefore = 0;
+
+  constructor(below: Entries) {
+    this.below = below;
+  }
+
+  get isEmpty(): boolean {
+    return this.entries.size === 0 && this.sent.length === 0;
+  }
+
+  get(entry: string): Buffer | undefined {
+    const own = this.entries.get(entry);
+    return own === undefined ? this.below.get(entry) : (own ?? undefined);
+  }
+
+  set(entry: string, value: Buffer | null): void {
+    this.#undo.push(entry, this.entries.get(entry));
+    this.entries.set(entry, value);
+  }
+
+  send(record: OutRecord): void {
+    this.sent.push(record);
+  }
+
+  savepoint(): void {
+    this.#undo.length = 0;
+    this.#sentBefore = this.sent.length;
+  }
+
+  rollback(): void {
+    for (let at = this.#undo.length - 2; at >= 0; at -= 2) {
+      const entry = this.#undo[at] as string;
+      const before = this.#undo[at + 1] as Buffer | null | undefined;
+      if (before === undefined) this.entries.delete(entry);
+      else this.entries.set(entry, before);
+    }
+    this.#undo.length = 0;
+    this.sent.length = this.#sentBefore;
+  }
+}

@@ -1,5 +1,5 @@
 import { HeadwaterError } from '../errors/headwater.error.js';
-import type { FetchedBatch, Log, LogReader, PartitionOffset } from '../log/log.js';
+import type { FetchedBatch, Log, PartitionOffset } from '../log/log.js';
 import type { Clock } from '../clock/clock.js';
 import { stateTopicOf } from './processor.js';
 import type { TaskState } from './task-state.js';

@@ -25,10 +25,10 @@ export interface Held {
 }
 
 /**
- * The shorter, the sooner all members of a group know of a rebalance: who knows first waits for the last, with its work at rest
- * (decision 6 has the figures).
+ * The shorter, the sooner all members know of a rebalance: who knows first waits for the last, with its work at rest. Against it stands the
+ * cost of an idle member; decision 6 has the figures.
  */
-export const HEARTBEAT_MS = 100;
+const HEARTBEAT_MS = 200;
 
 /**
  * Heartbeats until the work has settled, also after the revoke: else a member that needs longer than its session to end its work would be
@@ -36,14 +36,15 @@ export const HEARTBEAT_MS = 100;
  */
 export async function heartbeats(wire: Wire, lane: Lane, held: Held): Promise<Loss | undefined> {
   const { membership, sessionTimeoutMs, revoking, settled } = held;
+  const everyMs = Math.min(HEARTBEAT_MS, sessionTimeoutMs / 5);
   let answeredAt = performance.now();
   let stalledMs = 0;
   while (!settled.aborted) {
     const restedAt = performance.now();
-    await wait(HEARTBEAT_MS, settled);
+    await wait(everyMs, settled);
     if (settled.aborted) break;
     const sentAt = performance.now();
-    stalledMs += Math.max(0, sentAt - restedAt - HEARTBEAT_MS);
+    stalledMs += Math.max(0, sentAt - restedAt - everyMs);
     const leftMs = sessionTimeoutMs - (sentAt - answeredAt);
     const error = leftMs <= 0 ? undefined : await answerWithin(leftMs, beat(wire, lane, membership, leftMs), settled);
     if (error === 0 || error === REBALANCE_IN_PROGRESS) {

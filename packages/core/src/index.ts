@@ -22,6 +22,7 @@ export type {
   Log,
   LogAdmin,
   LogGroup,
+  LogProducer,
   LogReader,
   LogRecord,
   LogTransaction,
@@ -34,6 +35,7 @@ export type {
   TopicDifference,
   TopicPartition,
   TopicSpec,
+  ProducerOptions,
   WriterOptions,
 } from './log/log.js';
 export { camelCase, decodeMessage, encodeMessage, keyOf, snakeCase } from './model/codec.js';

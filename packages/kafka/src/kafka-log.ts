@@ -1,10 +1,20 @@
 import type { ConnectionOptions } from 'node:tls';
-import type { GroupOptions, Log, LogGroup, LogReader, LogWriter, WriterOptions } from '@headwater/core';
+import type {
+  GroupOptions,
+  Log,
+  LogGroup,
+  LogProducer,
+  LogReader,
+  LogWriter,
+  ProducerOptions,
+  WriterOptions,
+} from '@headwater/core';
 import { KafkaAdmin } from './admin.js';
 import type { Compression } from './codecs.js';
 import { KafkaGroup } from './group.js';
 import { KafkaError } from './kafka.errors.js';
 import { kafkajsClient } from './kafkajs-hook.js';
+import { KafkaProducer } from './producer.js';
 import { KafkaReader } from './reader.js';
 import { Wire } from './wire.js';
 import { KafkaWriter } from './writer.js';
@@ -54,6 +64,7 @@ export function kafkaLog(options: KafkaOptions): Log {
   return {
     admin,
     writer: (of: WriterOptions): LogWriter => new KafkaWriter(wire, of),
+    producer: (of?: ProducerOptions): LogProducer => new KafkaProducer(wire, of),
     reader: (): LogReader => new KafkaReader(wire),
     group: (of: GroupOptions): LogGroup => new KafkaGroup(wire, of),
     async close() {

@@ -14,8 +14,9 @@ import { choosePartition } from './partition-choice.js';
 import { ProducePipeline } from './produce-pipeline.js';
 import { encodeBatch } from './record-batch.js';
 import { GROUP, TRANSACTION, type Answer, type Call, type CoordinatorType } from './requests/call.js';
-import { addOffsetsToTxn, addPartitionsToTxn, endTxn, txnOffsetCommit } from './requests/transaction.js';
-import type { ProducerEpoch, TransactionalProducer } from './transactional-producer.js';
+import { addOffsetsToTxn, addPartitionsToTxn, endTxn, txnOffsetCommit, type Producer } from './requests/transaction.js';
+import type { ProducerEpoch } from './producer-epoch.js';
+import type { TransactionalProducer } from './transactional-producer.js';
 import type { Wire } from './wire.js';
 import { abortedByOwner, answerLost, expired, memberFenced, over, timedOut, writerFenced } from './writer.errors.js';
 
@@ -137,7 +138,7 @@ export class KafkaTransaction implements LogTransaction {
     let lost = false;
     try {
       const version2 = await this.#wire.hasTransactionVersion2();
-      const call = endTxn(version2 ? 5 : 3, this.#producer!, how);
+      const call = endTxn(version2 ? 5 : 3, this.#identity(), how);
       // With transaction.version 2 a repeated EndTxn is answered truly, because every transaction has its own epoch. Without it the
       // answer to a repetition could tell of something else.
       const answer = await this.#wire.coordinated(TRANSACTION, transactionalId, call, this.#owner.lane, {
@@ -202,7 +203,7 @@ export class KafkaTransaction implements LogTransaction {
     const fresh = new Map(chunks.map((chunk) => [`${chunk.topic}/${chunk.partition}`, chunk]));
     for (const key of this.#added) fresh.delete(key);
     if (fresh.size === 0) return;
-    const call = addPartitionsToTxn(this.#producer!, [...fresh.values()]);
+    const call = addPartitionsToTxn(this.#identity(), [...fresh.values()]);
     await this.#coordinate(TRANSACTION, this.#transactionalId, call);
     for (const key of fresh.keys()) this.#added.add(key);
   }
@@ -212,7 +213,7 @@ export class KafkaTransaction implements LogTransaction {
     if (!version2) await this.#quiet(); // one request that adds to the transaction at a time
     if (this.#failure !== undefined) return;
     this.#openedAt ??= performance.now();
-    const producer = this.#producer!;
+    const producer = this.#identity();
     const { groupId } = membership;
     if (!version2) await this.#coordinate(TRANSACTION, producer.transactionalId, addOffsetsToTxn(producer, groupId));
     await this.#coordinate(GROUP, groupId, txnOffsetCommit(version2 ? 5 : 3, producer, membership, offsets));
@@ -231,6 +232,11 @@ export class KafkaTransaction implements LogTransaction {
     if (answer.error === INVALID_PRODUCER_ID_MAPPING) throw expired(transactionalId);
     if (type === GROUP && isMemberFenced(answer.error)) throw memberFenced(key, answer.error);
     throw refused(call.apiName, answer.error, { key });
+  }
+
+  #identity(): Producer {
+    const { producerId, epoch } = this.#producer!;
+    return { transactionalId: this.#transactionalId, producerId, epoch };
   }
 
   #remainingMs(): number {

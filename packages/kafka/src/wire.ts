@@ -1,4 +1,5 @@
 import { errorMessage, type TopicPartition } from '@headwater/core';
+import { capabilitiesOf, type Capabilities } from './capabilities.js';
 import { packer, type Compression, type Packer } from './codecs.js';
 import {
   COORDINATOR_NOT_AVAILABLE,
@@ -26,16 +27,6 @@ export interface PatienceOptions {
   /** Told of every attempt that may have been done without an answer. */
   readonly onLost?: (cause: unknown) => void;
 }
-
-/** The request versions spoken; the newest of them, JoinGroup v9, came with Kafka 3.2. */
-const NEEDED: readonly (readonly [apiKey: number, apiName: string, version: number])[] = [
-  [0, 'Produce', 9],
-  [1, 'Fetch', 12],
-  [3, 'Metadata', 12],
-  [9, 'OffsetFetch', 7],
-  [11, 'JoinGroup', 9],
-  [22, 'InitProducerId', 4],
-];
 
 /** What everybody on one cluster shares: addresses, leaders, coordinators, what the brokers can. No I/O before first use. */
 export class Wire {
@@ -174,30 +165,19 @@ export class Wire {
    * Sends the call to the coordinator until the answer is final. The same call is repeated after a lost answer, so it must be one that may
    * be done twice. Rejects with KAFKA_UNREACHABLE when `deadlineMs` passed.
    */
-  async coordinated<T extends Answer>(
+  coordinated<T extends Answer>(
     type: CoordinatorType,
     key: string,
     call: Call<T>,
     lane: Lane,
     options: PatienceOptions,
   ): Promise<T> {
-    const deadline = performance.now() + options.deadlineMs;
-    for (let pauseMs = 2; ;) {
-      let last: unknown;
-      try {
-        const answer = await this.#askCoordinator(type, key, call, lane, options);
-        if (!isRetriable(answer.error)) return answer;
-        last = refused(call.apiName, answer.error, { key });
-        pauseMs = Math.min(pauseMs * 2, answer.error === CONCURRENT_TRANSACTIONS ? 10 : 200);
-      } catch (error) {
-        if (error instanceof KafkaError && !error.retryable) throw error;
-        last = error;
-        pauseMs = Math.min(Math.max(pauseMs * 2, 25), 200);
-      }
-      this.assertOpen();
-      if (options.signal?.aborted || performance.now() + pauseMs > deadline) throw unreachable(call.apiName, key, last);
-      await wait(pauseMs, options.signal, this.closing.signal);
-    }
+    return this.#patiently(call, key, options, () => this.#askCoordinator(type, key, call, lane, options));
+  }
+
+  /** As `coordinated`, for what every broker can do. */
+  anyAnswer<T extends Answer>(call: Call<T>, options: PatienceOptions): Promise<T> {
+    return this.#patiently(call, 'any broker', options, () => this.ask(call));
   }
 
   async coordinator(type: CoordinatorType, key: string): Promise<number> {
@@ -212,6 +192,32 @@ export class Wire {
 
   forgetCoordinator(type: CoordinatorType, key: string): void {
     this.#coordinators.delete(`${type}/${key}`);
+  }
+
+  async #patiently<T extends Answer>(
+    call: Call<T>,
+    where: string,
+    options: PatienceOptions,
+    ask: () => Promise<T>,
+  ): Promise<T> {
+    const deadline = performance.now() + options.deadlineMs;
+    for (let pauseMs = 2; ;) {
+      let last: unknown;
+      try {
+        const answer = await ask();
+        if (!isRetriable(answer.error)) return answer;
+        last = refused(call.apiName, answer.error, { key: where });
+        pauseMs = Math.min(pauseMs * 2, answer.error === CONCURRENT_TRANSACTIONS ? 10 : 200);
+      } catch (error) {
+        if (error instanceof KafkaError && !error.retryable) throw error;
+        last = error;
+        pauseMs = Math.min(Math.max(pauseMs * 2, 25), 200);
+      }
+      this.assertOpen();
+      if (options.signal?.aborted || performance.now() + pauseMs > deadline)
+        throw unreachable(call.apiName, where, last);
+      await wait(pauseMs, options.signal, this.closing.signal);
+    }
   }
 
   async #askCoordinator<T extends Answer>(
@@ -259,19 +265,7 @@ export class Wire {
   }
 
   async #detect(): Promise<Capabilities> {
-    const answer = await this.#firstAnswer(apiVersions());
-    if (answer.error !== 0) throw refused('ApiVersions', answer.error);
-    const missing = NEEDED.filter(([apiKey, , version]) => (answer.versions.get(apiKey)?.maxVersion ?? -1) < version);
-    if (missing.length > 0) {
-      const names = missing.map(([, apiName, version]) => `${apiName} v${version}`).join(', ');
-      throw new KafkaError('KAFKA_TOO_OLD', `the broker lacks ${names}. Upgrade it to Kafka 3.2 or later.`, {
-        facts: { missing: names },
-      });
-    }
-    return {
-      versions: Object.fromEntries(answer.versions),
-      transactionVersion: answer.features.get('transaction.version') ?? 0,
-    };
+    return capabilitiesOf(await this.#firstAnswer(apiVersions()));
   }
 }
 
@@ -279,11 +273,6 @@ export interface Stoppable {
   /** 0 is stopped before 1. */
   readonly order: 0 | 1;
   stop(): Promise<void>;
-}
-
-interface Capabilities {
-  readonly versions: Versions;
-  readonly transactionVersion: number;
 }
 
 export function unreachable(what: string, where: string, cause: unknown): KafkaError {

@@ -86,6 +86,19 @@ export interface LogWriter {
   close(): Promise<void>;
 }
 
+/** Idempotent sends, for what needs no transaction. For concurrent use. */
+export interface LogProducer {
+  /**
+   * Resolves when the log has all of them, in the order given per partition, none doubled by a retry, with where each partition stands after
+   * the last of them; concurrent calls are batched together and keep their call order per partition. Rejects when one is refused or stays unknown past the time
+   * limit: the error's facts `refused` and `unknown` name the partitions; every other partition has its records. A crash may leave any
+   * part of a send in the log.
+   */
+  send(records: readonly OutRecord[]): Promise<readonly PartitionOffset[]>;
+  /** Waits for what was sent, within a limit. May be called twice. */
+  close(): Promise<void>;
+}
+
 /** What one fetch brought for one partition. `records` may be empty while `nextOffset` moves on (aborted, control, compacted). */
 export interface FetchedBatch extends TopicPartition {
   readonly from: number;
@@ -224,10 +237,18 @@ export interface WriterOptions {
   readonly transactionTimeoutMs?: number;
 }
 
+export interface ProducerOptions {
+  /** How long a record may wait for others to share its batch. Raise it for fewer, larger batches. Default 0: only what load brings. */
+  readonly lingerMs?: number;
+  /** How long a send is tried before its records are told as refused or unknown. Default 30,000. */
+  readonly timeoutMs?: number;
+}
+
 /** A connection to a log. Everything made by it is closed with it. */
 export interface Log {
   readonly admin: LogAdmin;
   writer(options: WriterOptions): LogWriter;
+  producer(options?: ProducerOptions): LogProducer;
   reader(): LogReader;
   group(options: GroupOptions): LogGroup;
   close(): Promise<void>;

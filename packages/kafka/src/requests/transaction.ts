@@ -10,9 +10,9 @@ export interface Producer {
 
 /** With `current` the epoch is raised only if no other writer took the id since; without it every other writer is fenced. */
 export function initProducerId(
-  transactionalId: string,
+  transactionalId: string | null,
   timeoutMs: number,
-  current?: Producer,
+  current?: { readonly producerId: bigint; readonly epoch: number },
 ): Call<Answer & { producerId: bigint; epoch: number }> {
   return flexible(
     22,

@@ -1,0 +1,73 @@
+import type { PartitionOffset, TopicPartition } from '@headwater/core';
+import type { Chunk } from './chunks.js';
+import { KafkaError } from './kafka.errors.js';
+
+/** How a part of a send went that is not in the log for sure: `refused` is not in it, `unknown` may be. */
+export type Loss = 'refused' | 'unknown';
+
+/** The records of one send that go to one partition, or a batch of them. */
+export interface Part extends Chunk {
+  readonly send: PendingSend;
+  /** When it was queued, and when waiting for it ends: milliseconds of the monotonic clock. */
+  readonly queuedAt: number;
+  readonly deadline: number;
+}
+
+/** One call of send(): settled when all its parts are. */
+export class PendingSend {
+  readonly settled: Promise<readonly PartitionOffset[]>;
+  readonly #positions = new Map<string, PartitionOffset>();
+  readonly #losses: { readonly loss: Loss; readonly at: TopicPartition; readonly cause: unknown }[] = [];
+  #left: number;
+  #resolve!: (positions: readonly PartitionOffset[]) => void;
+  #reject!: (error: KafkaError) => void;
+
+  constructor(parts: number) {
+    this.#left = parts;
+    this.settled = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  landed({ topic, partition }: TopicPartition, next: number): void {
+    this.#positions.set(`${topic}/${partition}`, { topic, partition, next });
+    this.#settle();
+  }
+
+  lost(loss: Loss, { topic, partition }: TopicPartition, cause: unknown): void {
+    this.#losses.push({ loss, at: { topic, partition }, cause });
+    this.#settle();
+  }
+
+  #settle(): void {
+    if (--this.#left > 0) return;
+    if (this.#losses.length === 0) this.#resolve([...this.#positions.values()]);
+    else this.#reject(this.#failure());
+  }
+
+  #failure(): KafkaError {
+    const of = (loss: Loss) => this.#losses.filter((one) => one.loss === loss).map(({ at }) => at);
+    const [unknown, refused] = [of('unknown'), of('refused')];
+    const { cause } = this.#losses[0]!;
+    const named = (what: string, all: readonly TopicPartition[]) =>
+      all.length > 0
+        ? `${what} on ${all.map(({ topic, partition }) => `${topic}-${partition}`).join(', ')}`
+        : undefined;
+    const told = [named('unknown', unknown), named('refused', refused)].filter((text) => text !== undefined).join('; ');
+    return new KafkaError(
+      'LOG_SEND_FAILED',
+      `records are ${told}; every other partition of this send has its own. ` +
+        (unknown.length > 0
+          ? 'Sending unknown ones again may double them: read what is in the log first.'
+          : 'Send the refused ones again when the cause is removed.'),
+      {
+        cause,
+        // Doubling is the caller's decision, never an automatic one.
+        retryable:
+          unknown.length === 0 && this.#losses.every((one) => one.cause instanceof KafkaError && one.cause.retryable),
+        facts: { unknown, refused },
+      },
+    );
+  }
+}

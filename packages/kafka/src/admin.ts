@@ -12,6 +12,8 @@ import { abortOpenTransaction, openTransactions } from './open-transactions.js';
 import { GROUP } from './requests/call.js';
 import { EARLIEST, LATEST, listOffsets } from './requests/fetch.js';
 import { offsetFetch } from './requests/group.js';
+import { firstAtOrAfter } from './offsets-for-time.js';
+import { KafkaReader } from './reader.js';
 import { KafkaTopics } from './topics.js';
 import { wait } from './wait.js';
 import { unreachable, type Wire } from './wire.js';
@@ -19,6 +21,7 @@ import { unreachable, type Wire } from './wire.js';
 const PATIENCE_MS = 30_000;
 /** A predecessor's open transaction may hold the offsets until it times out at the broker. */
 const STABLE_OFFSETS_PATIENCE_MS = 60_000;
+const SEARCH_LIMITS = { maxBytes: 4 << 20 };
 
 export class KafkaAdmin implements LogAdmin {
   readonly #wire: Wire;
@@ -79,17 +82,22 @@ export class KafkaAdmin implements LogAdmin {
   }
 
   async offsetsForTime(topic: string, timestampMs: number): Promise<readonly PartitionOffset[]> {
-    return this.#retried('ListOffsets', topic, async () => {
+    const partitions = await this.#retried('ListOffsets', topic, async () => {
       // The end first: a record that comes in between is then after it, not before.
       const end = await this.#list(topic, LATEST, 'committed');
       // Negative times are Kafka's names for places of the log; nothing is older than its start.
-      const found = await this.#list(topic, timestampMs < 0 ? EARLIEST : timestampMs, 'committed');
-      return found.map(({ partition, offset }) => ({
-        topic,
-        partition,
-        next: offset < 0 ? end[partition]!.offset : offset,
-      }));
+      const from = await this.#list(topic, timestampMs < 0 ? EARLIEST : timestampMs, 'committed');
+      return from.map(({ partition, offset }) => {
+        const { offset: last } = end[partition]!;
+        return { topic, partition, next: offset < 0 ? last : offset, end: last };
+      });
     });
+    const reader = new KafkaReader(this.#wire, SEARCH_LIMITS);
+    try {
+      return await firstAtOrAfter(reader, timestampMs, partitions);
+    } finally {
+      await reader.close();
+    }
   }
 
   async lag(

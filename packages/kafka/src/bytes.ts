@@ -182,6 +182,13 @@ export class ByteReader {
     return value % 2 ? -(value + 1) / 2 : value / 2;
   }
 
+  /** As Kafka writes it: base64url. */
+  uuid(): string {
+    const from = this.at;
+    this.at += 16;
+    return this.source.toString('base64url', from, this.at);
+  }
+
   compactString(): string | null {
     const length = this.uvarint() - 1;
     return length < 0 ? null : this.#text(length);

@@ -11,7 +11,7 @@ export interface Capabilities {
 /** The request versions spoken; the newest of them, JoinGroup v9, came with Kafka 3.2. */
 const NEEDED: readonly (readonly [apiKey: number, apiName: string, version: number])[] = [
   [0, 'Produce', 9],
-  [1, 'Fetch', 12],
+  [1, 'Fetch', 13],
   [3, 'Metadata', 12],
   [9, 'OffsetFetch', 7],
   [11, 'JoinGroup', 9],

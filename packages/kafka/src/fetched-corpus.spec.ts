@@ -1,6 +1,6 @@
 import { crc32c } from '@node-rs/crc32';
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import type { LogRecord, OutRecord } from '@headwater/core';
+import type { Header, LogRecord, OutRecord } from '@headwater/core';
 import { packer, type Compression } from './codecs.js';
 import { decodeFetched } from './fetched.js';
 import { KafkaError } from './kafka.errors.js';
@@ -63,7 +63,7 @@ describe('the decoder over a corpus', () => {
     const headers = Array.from({ length: 10_000 }, (_, n): [string, Buffer] => [`h${n}`, Buffer.from(`${n}`)]);
     headers.push(['huge'.repeat(1_000), Buffer.alloc(1 << 20, 1)]);
     const bytes = encodeBatch([{ ...ODD[0]!, headers }], { producerId: 1n, epoch: 0, baseSequence: 0 }, 5);
-    expect(decode(bytes).records[0]!.headers).toEqual(headers);
+    expect(decode(bytes).records[0]!.headers.map(latin)).toEqual(headers.map(latin));
   });
 
   it.each([0, 1, 3, 255])('S107 refuses record format %i by name, however short its batch is', (magic) => {
@@ -79,11 +79,11 @@ describe('the decoder over a corpus', () => {
 
   it('S107 takes a first batch that is cut off for corrupt, a later one for unfinished', () => {
     const first = log.readInt32BE(8) + 12;
-    for (let length = 1; length < log.length; length += 7) {
+    for (let length = 1; length < log.length; length += 23) {
       const cut = log.subarray(0, length);
       if (length >= first) expect(decode(cut).records).toEqual(whole.slice(0, decode(cut).nextOffset));
       else if (length > 16) expect(() => decode(cut)).toThrow(expect.objectContaining({ code: 'LOG_CORRUPT' }));
-      else expect(decode(cut)).toEqual({ records: [], nextOffset: 0 });
+      else expect(decode(cut)).toMatchObject({ records: [], nextOffset: 0 });
     }
   });
 
@@ -153,6 +153,11 @@ describe('the decoder over a corpus', () => {
     return decodeFetched({ topic: 't', partition: 0, from: 0, before: end || Infinity, bytes, aborted: [] });
   }
 });
+
+/** Jest compares long texts much faster than long buffers. */
+function latin([name, value]: Header): [string, string | undefined] {
+  return [name, value?.toString('latin1')];
+}
 
 function expectCorrupt(error: unknown, n: number): void {
   const code = error instanceof KafkaError ? error.code : undefined;

@@ -20,6 +20,17 @@ export interface FetchedBytes {
   readonly before?: number;
   readonly bytes: Buffer;
   readonly aborted: readonly AbortedTransaction[];
+  /** Reading ends with the batch that fills it. Default: none. */
+  readonly maxUnpackedBytes?: number;
+}
+
+export interface DecodedBatch {
+  readonly records: LogRecord[];
+  readonly nextOffset: number;
+  /** What the batches read take when they are unpacked. */
+  readonly unpackedBytes: number;
+  /** What they took in the answer. */
+  readonly packedBytes: number;
 }
 
 const CODEC = 7;
@@ -34,16 +45,17 @@ const NO_HEADERS: readonly Header[] = [];
  * off at the end is left for the next fetch. Keys and values are views of `bytes`. Throws LOG_CORRUPT or
  * LOG_CODEC_MISSING, the first with topic, partition and offset; then nothing of these bytes counts as read.
  */
-export function decodeFetched(fetched: FetchedBytes): { records: LogRecord[]; nextOffset: number } {
-  const { bytes, from, before = Infinity } = fetched;
+export function decodeFetched(fetched: FetchedBytes): DecodedBatch {
+  const { bytes, from, before = Infinity, maxUnpackedBytes = Infinity } = fetched;
   // The broker lists aborted transactions in the order they ended; the filter opens them in the order they began.
   const aborted = [...fetched.aborted].sort((a, b) => a.firstOffset - b.firstOffset);
   const open = new Set<bigint>();
   const records: LogRecord[] = [];
   let listed = 0;
   let nextOffset = from;
+  let unpackedBytes = 0;
   let at = 0;
-  while (at + MAGIC_AT < bytes.length) {
+  while (at + MAGIC_AT < bytes.length && unpackedBytes < maxUnpackedBytes) {
     const baseOffset = readInt64(bytes, at);
     const end = at + 12 + bytes.readInt32BE(at + 8);
     checkFrame(fetched, at, end, at === 0 ? from : baseOffset);
@@ -69,7 +81,7 @@ export function decodeFetched(fetched: FetchedBytes): { records: LogRecord[]; ne
       if (attributes & CONTROL) {
         if (bytes.readInt32BE(at + 57) > 0 && isAbortMarker(bytes, at)) open.delete(producerId);
       } else if (!(attributes & TRANSACTIONAL) || !open.has(producerId)) {
-        readRecords(fetched, at, end, baseOffset, attributes, records);
+        unpackedBytes += readRecords(fetched, at, end, baseOffset, attributes, records);
       }
     } catch (cause) {
       if (cause instanceof KafkaError) throw cause;
@@ -78,7 +90,7 @@ export function decodeFetched(fetched: FetchedBytes): { records: LogRecord[]; ne
     nextOffset = lastOffset + 1;
     at = end;
   }
-  return { records, nextOffset };
+  return { records, nextOffset, unpackedBytes, packedBytes: at };
 }
 
 function checkFrame(fetched: FetchedBytes, at: number, end: number, offset: number): void {
@@ -128,7 +140,7 @@ function readRecords(
   baseOffset: number,
   attributes: number,
   records: LogRecord[],
-): void {
+): number {
   const { bytes, topic, partition, from } = fetched;
   const firstTimestamp = readInt64(bytes, batchAt + 27);
   const appendTimestamp = attributes & LOG_APPEND_TIME ? readInt64(bytes, batchAt + 35) : undefined;
@@ -158,6 +170,7 @@ function readRecords(
     }
     reader.at = end;
   }
+  return codec === 0 ? batchEnd - batchAt : source.length;
 }
 
 function readBytes(reader: ByteReader, end: number): Buffer | null {

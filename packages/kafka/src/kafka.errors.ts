@@ -18,6 +18,7 @@ export type KafkaErrorCode =
   | 'LOG_SEND_FAILED'
   | 'LOG_TOPIC_MISMATCH'
   | 'LOG_TOPIC_MISSING'
+  | 'LOG_TOPIC_RECREATED'
   | 'LOG_TRANSACTION_TIMED_OUT'
   | 'LOG_WRITER_BUSY'
   | 'LOG_WRITER_EXPIRED'
@@ -54,7 +55,7 @@ export function refused(what: string, error: number, facts: Readonly<Record<stri
 }
 
 /** Answers after which the same request may succeed. 88: offsets wait for a transaction to end. */
-const RETRIABLE = new Set([3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 51, 56, 72, 74, 75, 88, 100]);
+const RETRIABLE = new Set([3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 51, 56, 72, 74, 75, 88, 100, 103]);
 
 export function isRetriable(error: number): boolean {
   return RETRIABLE.has(error);
@@ -158,6 +159,7 @@ const NAMES: Readonly<Record<number, string>> = {
   88: 'UNSTABLE_OFFSET_COMMIT',
   90: 'PRODUCER_FENCED',
   100: 'UNKNOWN_TOPIC_ID',
+  103: 'INCONSISTENT_TOPIC_ID',
   110: 'FENCED_MEMBER_EPOCH',
   113: 'STALE_MEMBER_EPOCH',
 };

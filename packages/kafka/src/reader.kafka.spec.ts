@@ -88,7 +88,7 @@ describe('reader', () => {
       brokers: testBrokers(),
       requestTimeoutMs: 4_000,
     });
-    const small = new KafkaReader(wire, { maxBytes: 12_000, partitionMaxBytes: 12_000 });
+    const small = new KafkaReader(wire, { maxBytes: 12_000 });
     small.seek(topic, 0, 0);
     const seen: LogRecord[] = [];
     let fetches = 0;

@@ -1,4 +1,4 @@
-import type { FetchedBatch, LogReader } from '@headwater/core';
+import type { FetchedBatch, LogReader, TopicPartition } from '@headwater/core';
 import { decodeFetched } from './fetched.js';
 import { CORRUPT_MESSAGE, KafkaError, OFFSET_OUT_OF_RANGE, isRetriable, refused } from './kafka.errors.js';
 import { closedError, type Lane } from './lane.js';
@@ -14,14 +14,15 @@ import {
 import { wait } from './wait.js';
 import type { Wire } from './wire.js';
 
+/** `maxBytes` of unpacked batches end a poll; a batch is never cut, so the one that fills it may reach beyond. */
 export interface ReaderLimits {
-  /** All partitions of one fetch together. */
   readonly maxBytes: number;
-  readonly partitionMaxBytes: number;
 }
 
-/** Small on purpose: the records of a larger answer outlive V8's young generation, which tripled the CPU per record (16 MB against 2 MB). */
-const LIMITS: ReaderLimits = { maxBytes: 2 << 20, partitionMaxBytes: 1 << 20 };
+/** At most so much of one partition per fetch, so that one with a long backlog leaves room for others. */
+const PARTITION_SHARE = 2;
+/** How long a topic that was read may be unknown to the brokers before it counts as deleted: some are late after a restart. */
+const MISSING_PATIENCE_MS = 1_000;
 const DEFAULT_MAX_WAIT_MS = 250;
 /** How much later than asked a broker's answer may come before poll returns without it. */
 const GRACE_MS = 100;
@@ -29,14 +30,15 @@ const GRACE_MS = 100;
 /** One fetch on its way to one leader. It outlives the poll that began it, so a slow leader holds back nobody. */
 interface Flight {
   readonly nodeId: number;
-  readonly asked: ReadonlyMap<string, FetchPartition>;
+  readonly asked: ReadonlyMap<string, Position>;
   landing: Promise<void>;
   partitions?: readonly FetchedPartition[];
   /** The leader did not answer, or a partition has moved away. */
   lost?: unknown;
 }
 
-type Position = FetchPartition;
+/** The topic's id is learned by the first fetch and kept: these offsets belong to no other topic of that name. */
+type Position = TopicPartition & { readonly offset: number; readonly topicId?: string };
 
 export class KafkaReader implements LogReader {
   readonly #wire: Wire;
@@ -47,7 +49,11 @@ export class KafkaReader implements LogReader {
   readonly #closing = new AbortController();
   readonly #stoppable = { order: 1, stop: () => this.close() } as const;
 
-  constructor(wire: Wire, limits: ReaderLimits = LIMITS) {
+  readonly #missingSince = new Map<string, number>();
+  /** How many unpacked bytes came of one fetched byte: what would be thrown away is not asked for. */
+  #expansion = 1;
+
+  constructor(wire: Wire, limits: ReaderLimits) {
     this.#wire = wire;
     wire.adopt(this.#stoppable);
     this.#lane = wire.lane();
@@ -104,26 +110,64 @@ export class KafkaReader implements LogReader {
   async #launch(maxWaitMs: number): Promise<'complete' | 'incomplete'> {
     const positions = [...this.#positions.values()];
     if (positions.length === 0) return 'complete';
-    let byLeader: Awaited<ReturnType<Wire['byLeader']>>;
+    let byLeader: { led: Map<number, Position[]>; leaderless: Position[] };
     try {
       byLeader = await this.#wire.byLeader(positions);
     } catch (error) {
       if (error instanceof KafkaError && !error.retryable) throw error;
       return 'incomplete';
     }
-    for (const [nodeId, asked] of byLeader.led) {
-      if (!this.#flights.has(nodeId)) this.#flights.set(nodeId, this.#fetch(nodeId, asked as Position[], maxWaitMs));
+    const share = this.#limits.maxBytes / this.#expansion / Math.max(1, byLeader.led.size);
+    for (const [nodeId, positions] of byLeader.led) {
+      if (this.#flights.has(nodeId)) continue;
+      const asked = positions.map((position) => this.#identified(position));
+      this.#flights.set(nodeId, this.#fetch(nodeId, asked, { maxWaitMs, ...limitsOf(share) }));
     }
     if (byLeader.leaderless.length === 0) return 'complete';
     await this.#wire.tryRefresh(byLeader.leaderless.map(({ topic }) => topic));
+    for (const position of byLeader.leaderless) this.#stillThere(position);
     return 'incomplete';
   }
 
-  #fetch(nodeId: number, asked: readonly Position[], maxWaitMs: number): Flight {
-    const limits: FetchLimits = { ...this.#limits, maxWaitMs };
+  /** The position under the id of its topic. */
+  #identified(position: Position): FetchPartition {
+    const { topic, partition, topicId } = position;
+    const found = this.#wire.knownTopicId(topic) ?? '';
+    this.#missingSince.delete(topic);
+    if (topicId === found) return { ...position, topicId };
+    if (topicId !== undefined) {
+      throw new KafkaError(
+        'LOG_TOPIC_RECREATED',
+        `topic ${topic} was deleted and made again (id ${topicId}, now ${found}): offset ${position.offset} of partition ${partition} is not of this one. ` +
+          'Rebuild what is read from it, then seek to its start.',
+        { facts: { topic, partition, offset: position.offset, wanted: topicId, found } },
+      );
+    }
+    const identified = { ...position, topicId: found };
+    this.#positions.set(`${topic}/${partition}`, identified);
+    return identified;
+  }
+
+  #stillThere({ topic, topicId }: Position): void {
+    // Never seen: it may be made later.
+    if (topicId === undefined || this.#wire.knownLeaders(topic) !== undefined) return;
+    const now = performance.now();
+    const since = this.#missingSince.get(topic) ?? now;
+    this.#missingSince.set(topic, since);
+    if (now - since < MISSING_PATIENCE_MS) return;
+    throw new KafkaError(
+      'LOG_TOPIC_MISSING',
+      `topic ${topic} was read and exists no more. Restore it, or drop it and rebuild what is read from it.`,
+      { facts: { topic } },
+    );
+  }
+
+  #fetch(nodeId: number, asked: readonly FetchPartition[], limits: FetchLimits): Flight {
     const flight: Flight = {
       nodeId,
-      asked: new Map(asked.map((position) => [`${position.topic}/${position.partition}`, position])),
+      asked: new Map(
+        asked.map(({ topic, partition }) => [`${topic}/${partition}`, this.#positions.get(`${topic}/${partition}`)!]),
+      ),
       landing: Promise.resolve(),
     };
     flight.landing = this.#wire.send(nodeId, fetch(asked, limits, this.#wire.requestTimeoutMs), this.#lane).then(
@@ -160,6 +204,7 @@ export class KafkaReader implements LogReader {
   async #unload(landed: readonly Flight[]): Promise<FetchedBatch[]> {
     const batches: FetchedBatch[] = [];
     const moved = new Set<string>();
+    let [leftBytes, packedBytes] = [this.#limits.maxBytes, 0];
     for (const flight of landed) {
       this.#flights.delete(flight.nodeId);
       if (flight.lost instanceof KafkaError && !flight.lost.retryable) throw flight.lost;
@@ -175,15 +220,19 @@ export class KafkaReader implements LogReader {
           flight.lost ??= refused('Fetch', fetched.error, { topic: fetched.topic, partition: fetched.partition });
           continue;
         }
-        const { topic, partition, bytes, lastStableOffset, highWatermark } = fetched;
+        // What does not fit is fetched again, in a share that does.
+        if (leftBytes <= 0) continue;
+        const { topic, partition, lastStableOffset, highWatermark } = fetched;
         const from = position.offset;
-        const { aborted } = fetched;
-        const before = lastStableOffset;
-        const { records, nextOffset } = decodeFetched({ topic, partition, from, before, bytes, aborted });
+        const decoded = decodeFetched({ ...fetched, from, before: lastStableOffset, maxUnpackedBytes: leftBytes });
+        const { records, nextOffset } = decoded;
+        leftBytes -= decoded.unpackedBytes;
+        packedBytes += decoded.packedBytes;
         if (nextOffset > from)
           batches.push({ topic, partition, from, records, nextOffset, lastStableOffset, highWatermark });
       }
     }
+    if (packedBytes > 0) this.#expansion = Math.max(1, (this.#limits.maxBytes - leftBytes) / packedBytes);
     if (moved.size > 0) await this.#wire.tryRefresh([...moved]);
     return batches.filter((batch) => this.#advance(batch));
   }
@@ -191,9 +240,10 @@ export class KafkaReader implements LogReader {
   /** To the end of the order, too: the broker fills a fetch in the order asked. */
   #advance({ topic, partition, from, nextOffset }: FetchedBatch): boolean {
     const key = `${topic}/${partition}`;
-    if (this.#positions.get(key)?.offset !== from) return false;
+    const position = this.#positions.get(key);
+    if (position?.offset !== from) return false;
     this.#positions.delete(key);
-    this.#positions.set(key, { topic, partition, offset: nextOffset });
+    this.#positions.set(key, { ...position, offset: nextOffset });
     return true;
   }
 
@@ -233,4 +283,9 @@ export class KafkaReader implements LogReader {
       return undefined;
     }
   }
+}
+
+function limitsOf(share: number): { maxBytes: number; partitionMaxBytes: number } {
+  const maxBytes = Math.max(1, Math.floor(share));
+  return { maxBytes, partitionMaxBytes: Math.max(1, Math.floor(share / PARTITION_SHARE)) };
 }

@@ -39,6 +39,7 @@ export class Wire {
   readonly #owned = new Set<Stoppable>();
   readonly #brokers = new Map<number, Address>();
   readonly #leaders = new Map<string, readonly number[]>();
+  readonly #topicIds = new Map<string, string>();
   readonly #coordinators = new Map<string, number>();
   readonly #compression: Compression | undefined;
   #capabilities: Promise<Capabilities> | undefined;
@@ -123,6 +124,11 @@ export class Wire {
     return this.#leaders.get(topic);
   }
 
+  /** As last seen; another one when the topic was deleted and made again. */
+  knownTopicId(topic: string): string | undefined {
+    return this.#topicIds.get(topic);
+  }
+
   /** The leaders as last seen, without asking. */
   knownLeaders(topic: string): readonly number[] | undefined {
     return this.#leaders.get(topic);
@@ -131,10 +137,15 @@ export class Wire {
   async refresh(topics: readonly string[]): Promise<void> {
     const answer = await this.ask(metadata([...new Set(topics)]));
     for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port });
-    for (const { topic, error, leaders } of answer.topics) {
+    for (const { topic, id, error, leaders } of answer.topics) {
       if (error === 17 || error === 29) throw refused('Metadata', error, { topic });
-      if (error === 0 || leaders.length > 0) this.#leaders.set(topic, leaders);
-      else this.#leaders.delete(topic);
+      if (error === 0 || leaders.length > 0) {
+        this.#leaders.set(topic, leaders);
+        this.#topicIds.set(topic, id);
+      } else {
+        this.#leaders.delete(topic);
+        this.#topicIds.delete(topic);
+      }
     }
   }
 

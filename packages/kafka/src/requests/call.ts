@@ -64,15 +64,20 @@ export function writeTopics<T extends { readonly topic: string }>(
   body: ByteWriter,
   items: readonly T[],
   write: (item: T) => void,
+  writeName: (topic: string) => ByteWriter = (topic) => body.compactString(topic),
 ): ByteWriter {
   return body.compactArray(byTopic(items), ([topic, of]) => {
-    body.compactString(topic).compactArray(of, write).tags();
+    writeName(topic).compactArray(of, write).tags();
   });
 }
 
-export function readTopics<T>(answer: ByteReader, read: (topic: string) => T): T[] {
+export function readTopics<T>(
+  answer: ByteReader,
+  read: (topic: string) => T,
+  readName: () => string = () => answer.compactString() ?? '',
+): T[] {
   const topics = answer.compactArray(() => {
-    const topic = answer.compactString() ?? '';
+    const topic = readName();
     const items = answer.compactArray(() => read(topic));
     answer.tags();
     return items;

@@ -78,8 +78,7 @@ export function metadata(topics: readonly string[]): Call<ClusterMetadata> {
 function readTopicMetadata(answer: ByteReader): TopicMetadata {
   const error = answer.int16();
   const topic = answer.compactString() ?? '';
-  const id = answer.source.toString('base64url', answer.at, answer.at + 16);
-  answer.at += 16;
+  const id = answer.uuid();
   answer.bool();
   let replicas = Infinity;
   const leaders: number[] = [];

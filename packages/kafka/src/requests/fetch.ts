@@ -9,6 +9,8 @@ export interface FetchLimits {
 }
 
 export interface FetchPartition extends TopicPartition {
+  /** As Metadata tells it: a topic that was deleted and made again under its name is another one. */
+  readonly topicId: string;
   readonly offset: number;
 }
 
@@ -25,15 +27,21 @@ export function fetch(
   timeoutMs: number,
 ): Call<Answer & { partitions: FetchedPartition[] }> {
   const noBytes = Buffer.alloc(0);
+  const ids = new Map(partitions.map(({ topic, topicId }) => [topic, topicId]));
+  const names = new Map(partitions.map(({ topic, topicId }) => [topicId, topic]));
   return flexible(
     1,
     'Fetch',
-    12,
+    13,
     (body) => {
       body.int32(-1).int32(limits.maxWaitMs).int32(1).int32(limits.maxBytes); // replica, wait, min bytes, max bytes
       body.int8(1).int32(0).int32(-1); // read committed; no fetch session
-      writeTopics(body, partitions, ({ partition, offset }) =>
-        body.int32(partition).int32(-1).int64(offset).int32(-1).int64(-1).int32(limits.partitionMaxBytes).tags(),
+      writeTopics(
+        body,
+        partitions,
+        ({ partition, offset }) =>
+          body.int32(partition).int32(-1).int64(offset).int32(-1).int64(-1).int32(limits.partitionMaxBytes).tags(),
+        (topic) => body.raw(Buffer.from(ids.get(topic)!, 'base64url')),
       );
       body
         .compactArray([], () => undefined)
@@ -43,7 +51,7 @@ export function fetch(
     (answer) => {
       const { error } = readError(answer);
       answer.int32(); // session
-      const fetched = readTopics(answer, (topic) => {
+      const readPartition = (topic: string): FetchedPartition => {
         const partition = answer.int32();
         const partitionError = answer.int16();
         const highWatermark = answer.int64();
@@ -58,8 +66,8 @@ export function fetch(
         const bytes = answer.compactBytes() ?? noBytes;
         answer.tags();
         return { topic, partition, error: partitionError, highWatermark, lastStableOffset, aborted, bytes };
-      });
-      return { error, partitions: fetched };
+      };
+      return { error, partitions: readTopics(answer, readPartition, () => names.get(answer.uuid()) ?? '') };
     },
     { timeoutMs: limits.maxWaitMs + timeoutMs },
   );

@@ -1,5 +1,5 @@
 import type { TopicDifference, TopicSpec } from '@headwater/core';
-import type { Admin } from 'kafkajs';
+import type { Admin, DescribeConfigResponse } from 'kafkajs';
 import { KafkaError, refused } from './kafka.errors.js';
 import { incrementalAlterConfigs } from './requests/admin.js';
 import { metadata, type TopicMetadata } from './requests/cluster.js';
@@ -23,8 +23,13 @@ export class KafkaTopics {
   async ensure(specs: readonly TopicSpec[]): Promise<void> {
     const existing = await this.#described(specs.map(({ topic }) => topic));
     await this.#create(specs.filter(({ topic }) => !existing.has(topic)));
-    // The new ones too: another process may have created them first, and differently.
-    const differences = await this.diff(specs);
+    // The new ones too: another process may have created them first, and differently. Brokers learn of a topic one after the other.
+    let differences: TopicDifference[] = [];
+    const known = async () => {
+      differences = await this.diff(specs);
+      return differences.every(({ setting }) => setting !== MISSING);
+    };
+    await this.#until(known, 'Metadata', specs);
     if (differences.length > 0) throw mismatch(differences);
   }
 
@@ -77,15 +82,7 @@ export class KafkaTopics {
 
   async #settings(specs: readonly TopicSpec[]): Promise<Map<string, ReadonlyMap<string, string>>> {
     if (specs.length === 0) return new Map();
-    const admin = await this.#admin();
-    const { resources } = await admin.describeConfigs({
-      includeSynonyms: false,
-      resources: specs.map((spec) => ({
-        type: TOPIC_RESOURCE,
-        name: spec.topic,
-        configNames: Object.keys(settings(spec)),
-      })),
-    });
+    const resources = await this.#describedSettings(specs);
     return new Map(
       resources.map((of) => [
         of.resourceName,
@@ -94,19 +91,32 @@ export class KafkaTopics {
     );
   }
 
+  async #describedSettings(specs: readonly TopicSpec[]): Promise<DescribeConfigResponse['resources']> {
+    const admin = await this.#admin();
+    const resources = specs.map((spec) => ({
+      type: TOPIC_RESOURCE,
+      name: spec.topic,
+      configNames: Object.keys(settings(spec)),
+    }));
+    const described = await this.#patiently('DescribeConfigs', specs, () =>
+      admin.describeConfigs({ includeSynonyms: false, resources }),
+    );
+    return described.resources;
+  }
+
   async #create(specs: readonly TopicSpec[]): Promise<void> {
     if (specs.length > 0) {
       const admin = await this.#admin();
-      await admin.createTopics({
-        waitForLeaders: false,
-        timeout: PATIENCE_MS,
-        topics: specs.map((spec) => ({
-          topic: spec.topic,
-          numPartitions: spec.partitions,
-          replicationFactor: spec.replicationFactor ?? -1, // the broker's default
-          configEntries: Object.entries(settings(spec)).map(([name, value]) => ({ name, value })),
-        })),
-      });
+      const topics = specs.map((spec) => ({
+        topic: spec.topic,
+        numPartitions: spec.partitions,
+        replicationFactor: spec.replicationFactor ?? -1, // the broker's default
+        configEntries: Object.entries(settings(spec)).map(([name, value]) => ({ name, value })),
+      }));
+      // Those that exist are passed over, so it can be asked twice.
+      await this.#patiently('CreateTopics', specs, () =>
+        admin.createTopics({ waitForLeaders: false, timeout: PATIENCE_MS, topics }),
+      );
     }
     const topics = specs.map(({ topic }) => topic);
     const led = async (): Promise<boolean> => {
@@ -125,6 +135,22 @@ export class KafkaTopics {
     for (const { topic, error, message } of await this.#wire.ask(incrementalAlterConfigs(changes))) {
       if (error !== 0) throw refused('IncrementalAlterConfigs', error, { topic, message });
     }
+  }
+
+  /** Repeats what may be done twice: a broker may be slow, gone, or not have heard of a topic that another one knows. */
+  async #patiently<T>(what: string, of: readonly { readonly topic: string }[], attempt: () => Promise<T>): Promise<T> {
+    let result: { readonly value: T } | undefined;
+    const done = async () => {
+      try {
+        result = { value: await attempt() };
+        return true;
+      } catch (error) {
+        if ((error as { retriable?: unknown }).retriable === true) return false;
+        throw error;
+      }
+    };
+    await this.#until(done, what, of);
+    return result!.value;
   }
 
   async #until(done: () => Promise<boolean>, what: string, of: readonly { readonly topic: string }[]): Promise<void> {

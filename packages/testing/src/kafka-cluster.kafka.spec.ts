@@ -117,5 +117,7 @@ it('ends and removes what a killed process left', async () => {
 
 it('finds the partition of an id as Kafka does', () => {
   // String.hashCode of Java: "polygenelubricants" has the smallest integer.
-  expect([javaHash('writer-0'), javaHash('polygenelubricants'), javaHash('')]).toEqual([301_029_718, 0, 0]);
+  expect(['writer-0', 'feeder-928bda74~2', 'polygenelubricants', ''].map(javaHash)).toEqual([
+    1_846_453_930, 2_036_268_269, 0, 0,
+  ]);
 });

@@ -123,9 +123,10 @@ export class KafkaLeaders {
   }
 }
 
-/** How Kafka finds the partition of a group or a transactional id: String.hashCode without its sign. */
+/** How Kafka finds the partition of a group or a transactional id: the absolute value of String.hashCode. */
 export function javaHash(text: string): number {
   let hash = 0;
   for (let i = 0; i < text.length; i++) hash = (Math.imul(31, hash) + text.charCodeAt(i)) | 0;
-  return hash & 0x7fffffff;
+  // Java's smallest integer has no absolute value; Kafka takes 0.
+  return hash === -(2 ** 31) ? 0 : Math.abs(hash);
 }

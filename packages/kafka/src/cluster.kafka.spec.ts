@@ -1,0 +1,97 @@
+import { setInterval, setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { eventually, kafkaCluster, type KafkaCluster } from '@headwater/testing';
+import { ClusterLoad } from './cluster-load.testing.js';
+
+const STORM_MS = 20_000;
+const LATER = { timeoutMs: 60_000 };
+
+describe('writer, reader and processor on three brokers', () => {
+  let cluster: KafkaCluster;
+  beforeAll(async () => {
+    cluster = await kafkaCluster({ brokers: 3 });
+  });
+  afterAll(() => cluster?.stop());
+
+  it('S51 recover from the death of the transaction coordinator, in the middle of a commit', () =>
+    ClusterLoad.under(cluster, async (load) => {
+      const [first, ...others] = load.transactionalIds;
+      const victim = await cluster.transactionCoordinator(first!);
+      for (const id of others) await cluster.moveTransactionCoordinator(id, victim);
+      await load.progress();
+      const ends = { writer: 0, processor: 0 };
+      let dead: Promise<void> | undefined;
+      cluster.proxy.decide = ({ apiName, clientId, target, frame }) => {
+        if (apiName !== 'EndTxn' || clientId !== load.clientId || dead) return undefined;
+        expect(cluster.nodes[target]!.nodeId).toBe(victim);
+        ends[frame.includes(load.feederId) ? 'writer' : 'processor']++;
+        if (ends.writer < 3 || ends.processor < 3) return undefined;
+        dead = cluster.node(victim).kill();
+        return { at: 'response', act: 'drop', onStrike: () => dead };
+      };
+      await eventually(() => expect(dead).toBeDefined(), LATER);
+      await dead;
+      for (const id of load.transactionalIds) expect(await cluster.transactionCoordinator(id)).not.toBe(victim);
+    }));
+
+  it.each(['request', 'response'] as const)(
+    'S52 recover from the death of the group coordinator at the %s of TxnOffsetCommit, offsets and outputs agreeing',
+    (at) =>
+      ClusterLoad.under(cluster, async (load) => {
+        let victim = 0;
+        cluster.proxy.decide = ({ apiName, target, frame }) => {
+          if (apiName !== 'TxnOffsetCommit' || !frame.includes(load.groupId) || victim > 0) return undefined;
+          victim = cluster.nodes[target]!.nodeId;
+          return { at, act: 'drop', onStrike: () => cluster.node(victim).kill() };
+        };
+        await eventually(() => expect(victim).toBeGreaterThan(0), LATER);
+        await eventually(() => expect(cluster.node(victim).pid).toBeUndefined());
+        expect(await cluster.groupCoordinator(load.groupId)).not.toBe(victim);
+      }),
+  );
+
+  it('S53 go on while leaders move every 2 seconds', () =>
+    ClusterLoad.under(cluster, async (load) => {
+      const leaders = () =>
+        Promise.all(
+          [load.input, load.output].map((topic) => Promise.all([0, 1, 2].map((of) => cluster.leaderOf(topic, of)))),
+        );
+      let moves = 0;
+      for await (const _ of setInterval(2_000)) {
+        const before = await leaders();
+        const partition = moves++ % 3;
+        await Promise.all([load.input, load.output].map((topic) => cluster.moveLeader(topic, partition)));
+        expect(await leaders()).not.toEqual(before);
+        if (moves === 5) break;
+      }
+    }));
+
+  it('S54 double nothing on healthy leaders while the answers of one come too late', () =>
+    ClusterLoad.under(cluster, async (load) => {
+      const slow = (await cluster.leaderOf(load.input, 0)) - 1;
+      let late = 0;
+      cluster.proxy.decide = ({ apiName, clientId, target }) => {
+        if (apiName !== 'Produce' || clientId !== load.clientId || target !== slow || late >= 4) return undefined;
+        late++;
+        // Past the client's time-out: it gives the connection up and sends again, and the broker has both.
+        return { at: late % 2 === 0 ? 'response' : 'request', act: 'delay', ms: 2_500 };
+      };
+      const struck = cluster.proxy.log.length;
+      await cluster.proxy.strikes(struck + 4);
+    }));
+
+  it('S58 end and repeat transactions while too few replicas are in sync, and lose nothing', () =>
+    ClusterLoad.under(
+      cluster,
+      async (load) => {
+        const told = load.outcomes.length;
+        await cluster.node(await cluster.leaderOf(load.output, 0)).kill();
+        await eventually(async () => expect(await cluster.leaderOf(load.output, 0)).toBeGreaterThan(0), LATER);
+        // The storm itself: longer than a transaction may take.
+        await delay(STORM_MS);
+        expect(load.outcomes.slice(told).filter((outcome) => outcome !== 'committed')).not.toEqual([]);
+        await cluster.heal(load.topics);
+      },
+      { topicConfig: { 'min.insync.replicas': '3' }, stormMs: STORM_MS },
+    ));
+});

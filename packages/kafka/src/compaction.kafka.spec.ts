@@ -2,8 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogReader, LogWriter, OutRecord } from '@headwater/core';
 import { recordsOf, testLog, texts, unique } from './broker.testing.js';
 import { eventually } from './eventually.testing.js';
-import { fetch } from './requests/fetch.js';
-import { smallReader, testWire } from './reader-limits.testing.js';
+import { fetchedHeaders, smallReader } from './wire.testing.js';
 
 const SEGMENT_MS = 200;
 const GAP = 100_000;
@@ -99,20 +98,7 @@ describe('reader of compacted topics', () => {
     return { seen, fetches, empty, ms: performance.now() - started };
   }
 
-  /** How many batches without a record the broker sends. */
   async function emptiedBatches(topic: string): Promise<number> {
-    const wire = testWire();
-    await wire.refresh([topic]);
-    const [leader] = (await wire.leaders(topic)) as [number];
-    const asked = [{ topic, partition: 0, offset: 0, topicId: wire.knownTopicId(topic)! }];
-    const limits = { maxWaitMs: 100, maxBytes: 1 << 20, partitionMaxBytes: 1 << 20 };
-    const { partitions } = await wire.send(leader, fetch(asked, limits, 4_000));
-    const { bytes } = partitions[0]!;
-    let emptied = 0;
-    for (let at = 0; at + 61 <= bytes.length; at += 12 + bytes.readInt32BE(at + 8)) {
-      if (bytes.readInt32BE(at + 57) === 0) emptied++;
-    }
-    await wire.close();
-    return emptied;
+    return (await fetchedHeaders(topic)).filter(({ records }) => records === 0).length;
   }
 });

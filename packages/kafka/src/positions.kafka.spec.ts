@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogReader, LogRecord, LogWriter, OutRecord, PartitionOffset } from '@headwater/core';
 import { newTopic, recordsOf, testLog, texts, unique } from './broker.testing.js';
 import { eventually } from './eventually.testing.js';
-import { testWire } from './reader-limits.testing.js';
+import { testWire } from './wire.testing.js';
 import { flexible, readTopics, writeTopics } from './requests/call.js';
 
 describe('where a reader stands', () => {

@@ -3,7 +3,7 @@ import type { FetchedBatch, Log, LogWriter, OutRecord } from '@headwater/core';
 import { faultProxy } from '@headwater/testing';
 import { committedRecords, newTopic, recordsOf, testBrokers, testLog, texts, unique } from './broker.testing.js';
 import { eventually } from './eventually.testing.js';
-import { smallReader } from './reader-limits.testing.js';
+import { smallReader } from './wire.testing.js';
 
 const RECORD_BYTES = 5_000;
 

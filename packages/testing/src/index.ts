@@ -8,6 +8,7 @@ export { testDatabase, type TestDatabase } from './test-database.js';
 export { eventually } from './eventually.js';
 export { uniqueName } from './unique-name.js';
 export { freePort } from './free-port.js';
+export { runJava } from './java-program.js';
 export {
   faultProxy,
   type Decide,

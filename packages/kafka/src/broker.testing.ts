@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { FetchedBatch, Log, LogRecord } from '@headwater/core';
+import { faultProxy, type FaultProxy } from '@headwater/testing';
 import { eventually } from './eventually.testing.js';
 import { kafkaLog, type KafkaOptions } from './kafka-log.js';
 
@@ -55,4 +56,28 @@ export function texts(records: readonly LogRecord[]): (string | null)[] {
 
 export function recordsOf(batches: readonly FetchedBatch[]): LogRecord[] {
   return batches.flatMap(({ records }) => [...records]);
+}
+
+/** A fault proxy in front of the first broker, and logs whose connections go through it; a log is told from others by its client id. */
+export async function lossyNetwork(): Promise<{
+  readonly proxy: FaultProxy;
+  log(options?: Partial<KafkaOptions>): Log;
+  close(): Promise<void>;
+}> {
+  const [host = '', port = ''] = testBrokers()[0]!.split(':');
+  const proxy = await faultProxy({ target: { host, port: Number(port) }, protocol: 'kafka' });
+  const logs: Log[] = [];
+  return {
+    proxy,
+    log(options) {
+      const made = testLog({ connect: proxy.connect, requestTimeoutMs: 1_000, ...options });
+      logs.push(made);
+      return made;
+    },
+    async close() {
+      proxy.decide = () => undefined;
+      await Promise.all(logs.map((log) => log.close()));
+      await proxy.close();
+    },
+  };
 }

@@ -1,6 +1,7 @@
 import type { PartitionOffset, TopicPartition } from '@headwater/core';
 import type { Chunk } from './chunks.js';
 import { KafkaError } from './kafka.errors.js';
+import { inOrder } from './produce-pipeline.js';
 
 /** How a part of a send went that is not in the log for sure: `refused` is not in it, `unknown` may be. */
 export type Loss = 'refused' | 'unknown';
@@ -42,7 +43,7 @@ export class PendingSend {
 
   #settle(): void {
     if (--this.#left > 0) return;
-    if (this.#losses.length === 0) this.#resolve([...this.#positions.values()]);
+    if (this.#losses.length === 0) this.#resolve(inOrder(this.#positions.values()));
     else this.#reject(this.#failure());
   }
 

@@ -30,9 +30,9 @@ export class ProducePipeline {
     this.#timedOut = timedOut;
   }
 
-  /** Where each partition stands after the last batch it took. */
+  /** Where each partition stands after the last batch it took, by topic and partition. */
   get appended(): readonly PartitionOffset[] {
-    return [...this.#positions.values()];
+    return inOrder(this.#positions.values());
   }
 
   /**
@@ -104,7 +104,11 @@ interface Repetition {
   readonly moved: boolean;
 }
 
-export function positionAfter({ topic, partition, records }: EncodedBatch, baseOffset: number): PartitionOffset {
+export function inOrder(positions: Iterable<PartitionOffset>): PartitionOffset[] {
+  return [...positions].sort((a, b) => (a.topic === b.topic ? a.partition - b.partition : a.topic < b.topic ? -1 : 1));
+}
+
+function positionAfter({ topic, partition, records }: EncodedBatch, baseOffset: number): PartitionOffset {
   return { topic, partition, next: baseOffset + records };
 }
 

@@ -224,7 +224,8 @@ export class KafkaTransaction implements LogTransaction {
     try {
       answer = await this.#wire.coordinated(type, key, call, this.#owner.lane, { deadlineMs: this.#remainingMs() });
     } catch (cause) {
-      throw this.#remainingMs() <= 0 ? this.#timedOut(cause) : cause;
+      // What may heal was tried until the time was over.
+      throw cause instanceof KafkaError && !cause.retryable ? cause : this.#timedOut(cause);
     }
     if (answer.error === 0) return;
     const transactionalId = this.#transactionalId;

@@ -1,5 +1,6 @@
 import { randomInt, randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { headerText, type LogRecord } from '@headwater/core';
 import { eventually } from '@headwater/testing';
 import { Bank, type Answer, type BankProcess, type TransferRequest } from './bank.js';
 
@@ -35,6 +36,8 @@ async function persistently(request: TransferRequest, key: string): Promise<Answ
     return answer;
   }, MINUTE);
 }
+
+const header = (record: LogRecord, name: string) => headerText(record.headers, name) ?? '';
 
 /** mulberry32 */
 function random(from: number): (below: number) => number {
@@ -211,6 +214,49 @@ describe('the bank whose processes are killed', () => {
     expect(replyIds).toHaveLength(400);
     expect(new Set(replyIds).size).toBe(400);
     await expectBooksAgree();
+  });
+
+  it('S62 sends each undo once, killed after every undo command and every undo reply', async () => {
+    const accounts = await Promise.all(Array.from({ length: 4 }, () => api().open(10_000)));
+    const ids: string[] = [];
+    const seen = async (topic: string) =>
+      (await bank.records(topic)).filter(
+        (one) => header(one, 'hw_direction') === 'undo' || String(one.value).includes('"direction":"undo"'),
+      );
+    const ofIds = async (topic: string) => {
+      const records = await seen(topic);
+      return records.filter((one) => ids.some((id) => String(one.key) === id || header(one, 'ce_id').includes(id)));
+    };
+    for (const topic of ['bank.ledger.commands', 'headwater.saga.transfer.replies'])
+      for (let round = 0; round < 3; round++) {
+        const before = (await ofIds(topic)).length;
+        const sent = await Promise.all(
+          accounts.map((from, n) =>
+            api().transfer({
+              fromAccountId: from,
+              toAccountId: accounts[(n + 1) % accounts.length]!,
+              amountCents: 1,
+              reference: 'embargo',
+            }),
+          ),
+        );
+        ids.push(...sent.map(({ body }) => String(body['transferId'])));
+        await eventually(async () => expect((await ofIds(topic)).length).toBeGreaterThan(before), {
+          ...MINUTE,
+          intervalMs: 5,
+        });
+        await kill('processors');
+        await restart('processors');
+      }
+    await expectEndedOnce(ids);
+    const wanted = ids.map((id) => `transfer:${id}:reserve:undo`).sort();
+    expect((await ofIds('bank.ledger.commands')).map((one) => header(one, 'ce_id')).sort()).toEqual(wanted);
+    const replied = (await ofIds('headwater.saga.transfer.replies')).map((one) => String(one.key));
+    expect(replied.sort()).toEqual([...ids].sort());
+    const statuses = await bank.rows(`SELECT DISTINCT status FROM headwater.sagas WHERE id = ANY($1)`, [ids]);
+    expect(statuses).toEqual([{ status: 'compensated' }]);
+    await expectBooksAgree();
+    await expectNothingLingers();
   });
 
   it('G83 answers a repeated request as the first would have been after the API died behind its COMMIT', async () => {

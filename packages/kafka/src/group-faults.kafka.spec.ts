@@ -1,0 +1,254 @@
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import type { Assignment, GroupOptions, Log, Outcome } from '@headwater/core';
+import { eventually, faultProxy, uniqueName, type FaultProxy } from '@headwater/testing';
+import { decodeAssignment, encodeAssignment } from './assignment-codec.js';
+import { committedRecords, newTopic, testBrokers, testLog, texts } from './broker.testing.js';
+import { ByteWriter } from './bytes.js';
+import { kafkajsClient } from './kafkajs-hook.js';
+import { GROUP, type Call } from './requests/call.js';
+import { heartbeat, joinGroup, leaveGroup, syncGroup } from './requests/group.js';
+import { aborted } from './wait.js';
+import { Wire } from './wire.js';
+
+let closing: (() => Promise<void>)[];
+let log: Log;
+
+beforeEach(() => {
+  closing = [];
+  log = openLog();
+});
+afterEach(async () => {
+  for (const close of closing.reverse()) await close();
+});
+
+function openLog(proxy?: FaultProxy): Log {
+  const opened = testLog(proxy === undefined ? {} : { connect: proxy.connect });
+  closing.push(() => opened.close());
+  return opened;
+}
+
+async function openProxy(): Promise<FaultProxy> {
+  const [host = '', port = ''] = testBrokers()[0]!.split(':');
+  const proxy = await faultProxy({ target: { host, port: Number(port) }, protocol: 'kafka' });
+  closing.push(() => proxy.close());
+  return proxy;
+}
+
+/** A member that does nothing but hold what it is given. */
+class Holder {
+  readonly assignments: Assignment[] = [];
+  readonly errors: unknown[] = [];
+  readonly #group;
+  readonly #running: Promise<void>;
+
+  constructor(from: Log, options: GroupOptions) {
+    this.#group = from.group({ sessionTimeoutMs: 1_000, ...options });
+    this.#running = this.#group.run(
+      async (assignment) => {
+        this.assignments.push(assignment);
+        await aborted(assignment.signal);
+      },
+      (error) => this.errors.push(error),
+    );
+  }
+
+  get current(): Assignment | undefined {
+    const last = this.assignments.at(-1);
+    return last === undefined || last.signal.aborted ? undefined : last;
+  }
+
+  async holding(count: number): Promise<Assignment> {
+    return eventually(() => {
+      expect(this.current?.partitions).toHaveLength(count);
+      return this.current!;
+    });
+  }
+
+  async stop(): Promise<void> {
+    await this.#group.stop();
+    await this.#running;
+  }
+}
+
+describe('a group in trouble', () => {
+  it('S70 lets one of two writers live that take an id at the same instant, and fences the other before it is seen', async () => {
+    const topic = await newTopic(log, 2);
+    const transactionalId = uniqueName('writer');
+    const writers = [openLog(), openLog()].map((own) => own.writer({ transactionalId }));
+    const committed: string[] = [];
+    for (let round = 0; round < 25; round++) {
+      await Promise.all(writers.map((writer) => writer.fence()));
+      const values = writers.map((_, n) => `round ${round} by ${n}`);
+      const ends = await Promise.all(
+        writers.map((writer, n): Promise<Outcome> => {
+          const value = Buffer.from(values[n]!);
+          return writer.transact([0, 1].map((partition) => ({ topic, partition, key: null, value })));
+        }),
+      );
+      expect(ends.map(({ outcome }) => outcome).sort()).toEqual(['aborted', 'committed']);
+      expect(ends.find(({ outcome }) => outcome === 'aborted')).toMatchObject({ fenced: 'writer' });
+      committed.push(values[ends.findIndex(({ outcome }) => outcome === 'committed')]!);
+    }
+    expect(texts(await committedRecords(log, topic))).toEqual([...committed, ...committed]);
+  });
+
+  it('S74 refuses a commit of offsets that arrives after the takeover, and keeps those of the new owner', async () => {
+    const topic = await newTopic(log, 1);
+    const groupId = uniqueName('group');
+    const proxy = await openProxy();
+    const slow = openLog(proxy);
+    const zombie = new Holder(slow, { groupId, topics: [topic] });
+    const { membership } = await zombie.holding(1);
+    const writer = slow.writer({ transactionalId: uniqueName('zombie') });
+    await writer.fence();
+    proxy.decide = ({ apiName }) => {
+      if (apiName === 'Heartbeat') return { at: 'request', act: 'drop' };
+      return apiName === 'TxnOffsetCommit' ? { at: 'request', act: 'keep' } : undefined;
+    };
+    const late = writer.transact([{ topic, partition: 0, key: null, value: Buffer.from('late') }], {
+      membership,
+      offsets: [{ topic, partition: 0, next: 99 }],
+    });
+    await proxy.strikes(1);
+    const owner = new Holder(log, { groupId, topics: [topic] });
+    const taken = await owner.holding(1);
+    const successor = log.writer({ transactionalId: uniqueName('owner') });
+    await successor.fence();
+    const offsets = [{ topic, partition: 0, next: 7 }];
+    expect(await successor.transact([], { membership: taken.membership, offsets })).toMatchObject({
+      outcome: 'committed',
+    });
+    proxy.decide = () => undefined;
+    await proxy.release();
+    expect(await late).toMatchObject({ outcome: 'aborted', fenced: 'member' });
+    expect(await log.admin.committedOffsets(groupId, [{ topic, partition: 0 }])).toEqual(offsets);
+    expect(texts(await committedRecords(log, topic))).toEqual([]);
+    await eventually(() => expect(zombie.errors).toMatchObject([{ code: 'LOG_MEMBER_LOST' }]));
+    await Promise.all([zombie.stop(), owner.stop()]);
+  });
+
+  it('S75 keeps partition n of all inputs on one member while three members come and go', async () => {
+    const topics = await Promise.all([newTopic(log, 7), newTopic(log, 7), newTopic(log, 7)]);
+    const groupId = uniqueName('group');
+    const all: Holder[] = [];
+    const live: Holder[] = [];
+    const join = () => {
+      const joined = new Holder(log, { groupId, topics });
+      all.push(joined);
+      live.push(joined);
+    };
+    const settled = () =>
+      eventually(() => {
+        const current = live.map((holder) => holder.current);
+        const generations = new Set(current.map((given) => given?.membership.generation));
+        expect([generations.size, generations.has(undefined)]).toEqual([1, false]);
+        const given = current.flatMap((of) => of!.partitions.map(({ topic, partition }) => `${topic}/${partition}`));
+        const every = topics.flatMap((topic) => Array.from({ length: 7 }, (_, n) => `${topic}/${n}`));
+        expect(given.sort()).toEqual(every.sort());
+      });
+    for (const act of ['join', 'join', 'join', 'leave', 'join', 'leave', 'leave', 'join', 'join'] as const) {
+      if (act === 'join') join();
+      else await live.shift()!.stop();
+      await settled();
+    }
+    for (const { partitions } of all.flatMap(({ assignments }) => assignments)) {
+      const [first, ...others] = topics.map((topic) =>
+        partitions.filter((of) => of.topic === topic).map(({ partition }) => partition),
+      );
+      for (const numbers of others) expect(numbers).toEqual(first);
+    }
+    expect(all.flatMap(({ errors }) => errors)).toEqual([]);
+    await Promise.all(live.map((holder) => holder.stop()));
+  });
+
+  it('S72 settles, each partition with one owner, beside a member whose version assigns in another way', async () => {
+    const topic = await newTopic(log, 4);
+    const groupId = uniqueName('group');
+    const other = new OtherVersion(groupId, topic);
+    closing.push(() => other.close());
+    // The other version leads, ours follows: it gives ours one partition, whatever it had.
+    const alone = await other.join();
+    expect(alone.partitions).toEqual([0, 1, 2, 3]);
+    const ours = new Holder(log, { groupId, topics: [topic] });
+    await eventually(async () => expect(await other.rebalances()).toBe(true));
+    const led = await other.join();
+    expect(led.partitions).toEqual([1, 2, 3]);
+    expect((await ours.holding(1)).partitions).toEqual([{ topic, partition: 0 }]);
+    // It restarts: ours leads, with subscriptions of both versions before it.
+    await other.leave();
+    await ours.holding(4);
+    const following = await other.join();
+    const given = await ours.holding(2);
+    const numbers = given.partitions.map(({ partition }) => partition);
+    expect([...numbers, ...following.partitions].sort()).toEqual([0, 1, 2, 3]);
+    expect(given.membership.generation).toBe(following.generation);
+    expect(await other.rebalances()).toBe(false);
+    expect(ours.errors).toEqual([]);
+    await ours.stop();
+  });
+});
+
+/** A member as another version might be: a later subscription with user data of its own, and as the leader a plan that is not sticky. */
+class OtherVersion {
+  readonly #wire: Wire;
+  readonly #groupId: string;
+  readonly #topic: string;
+  #memberId = '';
+  #generation = -1;
+
+  constructor(groupId: string, topic: string) {
+    const options = { brokers: testBrokers(), clientId: 'other-version', requestTimeoutMs: 4_000 };
+    this.#wire = new Wire(kafkajsClient(options).connections, options);
+    this.#groupId = groupId;
+    this.#topic = topic;
+  }
+
+  async join(): Promise<{ generation: number; partitions: number[] }> {
+    const lane = this.#wire.lane();
+    const ask = <T extends { error: number }>(call: Call<T>) =>
+      this.#wire.coordinated(GROUP, this.#groupId, call, lane, { deadlineMs: 10_000 });
+    const protocol = 'headwater-co-partition';
+    const options = { groupId: this.#groupId, sessionTimeoutMs: 10_000, rebalanceTimeoutMs: 10_000, protocol };
+    const request = () => joinGroup({ ...options, memberId: this.#memberId, metadata: this.#subscription() }, 4_000);
+    let joined = await ask(request());
+    if (joined.error === 79) {
+      this.#memberId = joined.memberId;
+      joined = await ask(request());
+    }
+    expect(joined.error).toBe(0);
+    this.#memberId = joined.memberId;
+    this.#generation = joined.generation;
+    const membership = { groupId: this.#groupId, memberId: joined.memberId, generation: joined.generation };
+    const plan = joined.members.map(({ memberId }, _, { length }) => {
+      const numbers = memberId !== this.#memberId ? [0] : length === 1 ? [0, 1, 2, 3] : [1, 2, 3];
+      return { memberId, assignment: encodeAssignment([this.#topic], numbers) };
+    });
+    const synced = await ask(syncGroup(membership, protocol, plan, 10_000));
+    expect(synced.error).toBe(0);
+    await this.#wire.release(lane);
+    const partitions = decodeAssignment(synced.assignment)!.map(({ partition }) => partition);
+    return { generation: joined.generation, partitions };
+  }
+
+  async rebalances(): Promise<boolean> {
+    const membership = { groupId: this.#groupId, memberId: this.#memberId, generation: this.#generation };
+    const coordinator = await this.#wire.coordinator(GROUP, this.#groupId);
+    return (await this.#wire.send(coordinator, heartbeat(membership, 4_000))).error === 27;
+  }
+
+  async leave(): Promise<void> {
+    const coordinator = await this.#wire.coordinator(GROUP, this.#groupId);
+    expect((await this.#wire.send(coordinator, leaveGroup(this.#groupId, this.#memberId))).error).toBe(0);
+    this.#memberId = '';
+  }
+
+  close(): Promise<void> {
+    return this.#wire.close();
+  }
+
+  #subscription(): Buffer {
+    const bytes = new ByteWriter().int16(3);
+    bytes.array([this.#topic], (topic) => bytes.string(topic)).bytes(Buffer.from('version 2'));
+    return Buffer.from(bytes.int32(0).int32(7).string('rack').done());
+  }
+}

@@ -2,10 +2,10 @@
 import { ProcessRunner } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
 
-// With `trace` it names every record it handles, with `port` it reaches the brokers through a proxy there.
-const { brokers, name, input, output, instanceId, clientId, requestTimeoutMs, port, trace } = JSON.parse(
-  process.argv[2],
-);
+// With `trace` it names every record it handles, with `port` it reaches the brokers through a proxy there, with `blocks` a record can block
+// its event loop; `group` and `writer` hold their time-outs.
+const { brokers, name, input, output, instanceId, clientId, requestTimeoutMs, port, trace, blocks, group, writer } =
+  JSON.parse(process.argv[2]);
 const text = (key, value) => ({ topic: output, key: Buffer.from(key), value: Buffer.from(value) });
 const logger = { log: () => undefined, error: () => undefined, warn: (line) => process.stderr.write(`${line}\n`) };
 
@@ -16,6 +16,18 @@ const kafka = {
   ...(port === undefined ? {} : { connect: () => ({ host: '127.0.0.1', port }) }),
 };
 
+function block(ms) {
+  const until = performance.now() + ms;
+  while (performance.now() < until);
+}
+
+const kafkaOnly = kafkaLog(kafka);
+const log = {
+  ...kafkaOnly,
+  group: (options) => kafkaOnly.group({ ...options, ...group }),
+  writer: (options) => kafkaOnly.writer({ ...options, ...writer }),
+};
+
 const runner = new ProcessRunner(
   {
     name,
@@ -24,6 +36,7 @@ const runner = new ProcessRunner(
       if (trace) process.stdout.write(`handled ${record.partition}/${record.offset}\n`);
       const key = record.key.toString();
       const [kind, number] = record.value.toString().split(' ');
+      if (kind === 'block') return blocks ? block(Number(number)) : undefined;
       if (kind === 'alarm') return context.timers.set(key, Number(number));
       const sum = String(Number(context.state.get(key)?.toString() ?? '0') + Number(number));
       context.state.put(key, Buffer.from(sum));
@@ -33,7 +46,7 @@ const runner = new ProcessRunner(
       context.send(text(timer.id, `${timer.atMs} ${context.now}`));
     },
   },
-  { log: kafkaLog(kafka), logger, instanceId, maxBatchRecords: 40 },
+  { log, logger, instanceId, maxBatchRecords: 40 },
 );
 
 const started = setInterval(() => {
@@ -41,3 +54,10 @@ const started = setInterval(() => {
   clearInterval(started);
   process.stdout.write('up\n');
 }, 5);
+
+// Ends by itself when nothing is left open.
+process.once('SIGTERM', async () => {
+  clearInterval(started);
+  await runner.stop();
+  await log.close();
+});

@@ -51,6 +51,8 @@ export async function heartbeats(wire: Wire, lane: Lane, held: Held): Promise<Lo
       answeredAt = sentAt;
       stalledMs = 0;
     }
+    // What came later than its timer would have ended the wait for it.
+    stalledMs += Math.max(0, performance.now() - sentAt - Math.max(0, leftMs));
     if (error === REBALANCE_IN_PROGRESS) revoking.abort();
     // The broker has given the partitions away after this time, heard or not. The clock is monotonic and counts a stopped process.
     const silentMs = performance.now() - answeredAt;

@@ -1,0 +1,84 @@
+import { afterAll, afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { kafkaLog } from '@headwater/kafka';
+import { eventually } from '@headwater/testing';
+import { PARTITIONS, PATIENT, SharedProcessor, type Handled } from './members.js';
+
+const log = kafkaLog({ brokers: process.env['KAFKA_BROKERS']!.split(',') });
+let shared: SharedProcessor;
+
+beforeEach(async () => {
+  shared = await SharedProcessor.create(log);
+});
+afterEach(() => shared.close());
+afterAll(() => log.close());
+
+/** Who takes over waits for the session and for the open transaction. */
+const SHORT = { group: { sessionTimeoutMs: 2_000 }, writer: { transactionTimeoutMs: 2_500 } };
+
+describe('processes that share a processor', () => {
+  it('S64 have exactly f(input) and no partition idle while each is restarted in turn under load', async () => {
+    shared.load();
+    await Promise.all([shared.start(), shared.start(), shared.start()]);
+    await shared.isShared();
+    for (const member of [...shared.members]) {
+      member.signal('SIGTERM');
+      expect(await member.exited).toEqual([0, null]);
+      await shared.start();
+      await shared.isShared();
+    }
+    await shared.expectExactly();
+    for (const partition of PARTITIONS) expect(longestGap(shared.handled, partition)).toBeLessThan(15_000);
+  });
+
+  it('S65 see nothing of one that was stopped past its session, which then joins clean', async () => {
+    shared.load();
+    const [zombie, other] = await Promise.all([shared.start(SHORT), shared.start(SHORT)]);
+    await shared.isShared();
+    zombie.signal('SIGSTOP');
+    await other.handles(PARTITIONS);
+    const before = zombie.handled.length;
+    zombie.signal('SIGCONT');
+    await zombie.says('LOG_MEMBER_LOST');
+    await zombie.says('This process stood still');
+    await eventually(() => expect(zombie.handled.length).toBeGreaterThan(before), PATIENT);
+    await shared.expectExactly();
+  });
+
+  it('S66 take over from one whose event loop is blocked past its session, which names the stall', async () => {
+    shared.load();
+    const [blocked, other] = await Promise.all([shared.start({ ...SHORT, blocks: true }), shared.start(SHORT)]);
+    await shared.isShared();
+    const since = performance.now();
+    await shared.block(4_000);
+    await other.handles(PARTITIONS, since);
+    await blocked.says('LOG_MEMBER_LOST');
+    await blocked.says('This process stood still');
+    await shared.expectExactly();
+  });
+
+  it('S73 commit what is in flight on SIGTERM, leave and exit, and the next owner begins within a second', async () => {
+    shared.load();
+    const [leaving, next] = await Promise.all([shared.start(), shared.start()]);
+    const since = await shared.isShared();
+    const given = leaving.partitionsSince(since);
+    leaving.signal('SIGTERM');
+    const signalled = performance.now();
+    expect(await leaving.exited).toEqual([0, null]);
+    const exited = performance.now();
+    await next.handles(given, signalled);
+    for (const partition of given) {
+      const first = next.handled.find((of) => of.partition === partition && of.at > signalled)!;
+      expect(first.at - exited).toBeLessThanOrEqual(1_000);
+    }
+    await shared.expectExactly();
+    // What was handled was committed: nobody handled it again.
+    const records = shared.handled.map(({ partition, offset }) => `${partition}/${offset}`);
+    expect(new Set(records).size).toBe(records.length);
+  });
+});
+
+function longestGap(handled: readonly Handled[], partition: number): number {
+  const times = handled.filter((of) => of.partition === partition).map(({ at }) => at);
+  const sorted = times.sort((a, b) => a - b);
+  return Math.max(...sorted.slice(1).map((at, i) => at - sorted[i]!));
+}

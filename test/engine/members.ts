@@ -190,7 +190,9 @@ export class MemberProcess {
   }
 
   partitionsSince(since: number): number[] {
-    return [...new Set(this.handled.filter(({ at }) => at > since).map(({ partition }) => partition))].sort();
+    return [...new Set(this.handled.filter(({ at }) => at > since).map(({ partition }) => partition))].sort(
+      (a, b) => a - b,
+    );
   }
 
   async kill(): Promise<void> {

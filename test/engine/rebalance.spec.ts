@@ -20,7 +20,7 @@ describe('processes that share a processor', () => {
     shared.load();
     await Promise.all([shared.start(), shared.start(), shared.start()]);
     await shared.isShared();
-    for (const member of [...shared.members]) {
+    for (const member of shared.members.slice()) {
       member.signal('SIGTERM');
       expect(await member.exited).toEqual([0, null]);
       await shared.start();

@@ -180,7 +180,7 @@ describe('a group in trouble', () => {
     const following = await other.join();
     const given = await ours.holding(2);
     const numbers = given.partitions.map(({ partition }) => partition);
-    expect([...numbers, ...following.partitions].sort()).toEqual([0, 1, 2, 3]);
+    expect([...numbers, ...following.partitions].sort((a, b) => a - b)).toEqual([0, 1, 2, 3]);
     expect(given.membership.generation).toBe(following.generation);
     expect(await other.rebalances()).toBe(false);
     expect(ours.errors).toEqual([]);

@@ -107,7 +107,7 @@ export class GroupSeat {
   #admitted(request: string, error: number): boolean {
     const { groupId, instanceId } = this.#options;
     if (error === 0) return true;
-    if (error === UNKNOWN_MEMBER_ID) this.#memberId = '';
+    if (error === UNKNOWN_MEMBER_ID) this.lost(error);
     if (error === FENCED_INSTANCE_ID) throw instanceFenced(groupId, instanceId);
     if (error === INCONSISTENT_GROUP_PROTOCOL) throw foreignGroup(groupId, `${request} was refused (error ${error})`);
     if (isMemberFenced(error)) return false;

@@ -1,15 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { errorMessage } from '../errors/headwater.error.js';
-import type { Assignment, Log, LogGroup, LogWriter } from '../log/log.js';
+import type { Assignment, GroupOptions, Log, LogGroup, LogWriter } from '../log/log.js';
+import { partitionOf } from '../log/partitioner.js';
 import type { Health, Logger, Running } from '../lifecycle/running.js';
 import { systemClock, type Clock } from '../clock/clock.js';
+import type { Table } from './global-table.js';
+import { LocalStates } from './local-states.js';
 import { ProcessLoop } from './process-loop.js';
 import { groupOf, type ProcessorDefinition } from './processor.js';
 import { restore } from './restore.js';
 import { memoryStore, type OpenStateStore } from './state-store.js';
 import { Suspects } from './suspects.js';
+import { Tables, withTables } from './tables.js';
 import { Task } from './task.js';
-import { TaskState } from './task-state.js';
 
 export interface ProcessOptions {
   readonly log: Log;
@@ -23,7 +26,29 @@ export interface ProcessOptions {
   readonly maxBatchMs?: number;
   /** Where the tasks keep their state. Default: in memory. */
   readonly openStore?: OpenStateStore;
+  /**
+   * `all`: this instance also keeps the states of the partitions that others own, so that it can take any of them over at once, at the cost
+   * of reading all state topics and holding all states. Choose it when a restore would take too long. Default `none`.
+   */
+  readonly standby?: 'none' | 'all';
+  /** `delete.retention.ms` of the state topic and the tables: copies that are older are read from the start. Default 24 hours, as Kafka's. */
+  readonly tombstonesMs?: number;
+  /** How this instance is a member of its group. See GroupOptions for each. */
+  readonly group?: Pick<GroupOptions, 'sessionTimeoutMs' | 'rebalanceTimeoutMs' | 'instanceId'>;
 }
+
+/** What this instance knows of a key. */
+export interface LocalValue {
+  readonly partition: number;
+  /** `owner`: as of its last commit. `standby`: as far as it has followed the owner. `elsewhere`: not here, ask another instance. */
+  readonly at: 'owner' | 'standby' | 'elsewhere';
+  /** Undefined: the key has no state, or the state is elsewhere. */
+  readonly value: Buffer | undefined;
+  /** The offset of the state topic that the answer includes. */
+  readonly stamp: number;
+}
+
+const TOMBSTONES_MS = 24 * 3_600_000;
 
 /**
  * Runs a processor as one member of its group: exactly once, from topics to topics.
@@ -41,7 +66,8 @@ export class ProcessRunner implements Running {
   readonly #group: LogGroup;
   readonly #run: Promise<void>;
   readonly #suspects = new Suspects();
-  readonly #states = new Map<number, TaskState>();
+  readonly #states: LocalStates;
+  readonly #tables: Tables;
   readonly #counts = { handled: 0, parked: 0, transactions: 0, restarts: 0 };
   #tasks: ReadonlyMap<number, Task> = new Map();
   #restoring: { readonly done: number; readonly total: number } | undefined;
@@ -49,12 +75,21 @@ export class ProcessRunner implements Running {
   #lastError: string | undefined;
 
   constructor(definition: ProcessorDefinition, options: ProcessOptions) {
-    this.#definition = definition;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
+    const { log, logger } = options;
+    const shared = { log, logger, clock: this.#clock, tombstonesMs: options.tombstonesMs ?? TOMBSTONES_MS };
+    this.#tables = new Tables({ ...shared, topics: definition.tables ?? [] });
+    this.#states = new LocalStates({
+      ...shared,
+      processor: definition.name,
+      open: options.openStore ?? memoryStore,
+      standby: options.standby ?? 'none',
+    });
+    this.#definition = withTables(definition, this.#tables);
     const groupId = groupOf(definition.name);
     this.#writer = options.log.writer({ transactionalId: `${groupId}.${options.instanceId ?? randomUUID()}` });
-    this.#group = options.log.group({ groupId, topics: definition.inputs });
+    this.#group = options.log.group({ ...options.group, groupId, topics: definition.inputs });
     this.#run = this.#group
       .run(
         (assignment) => this.#work(assignment),
@@ -66,6 +101,27 @@ export class ProcessRunner implements Running {
   /** The tasks of the present assignment, for inspection. */
   get tasks(): ReadonlyMap<number, Task> {
     return this.#tasks;
+  }
+
+  /**
+   * A table this instance keeps whole. Throws PROCESS_TABLE_UNKNOWN for one that is not declared, and before the first assignment.
+   */
+  table(topic: string): Table {
+    return this.#tables.table(topic);
+  }
+
+  /** The committed state of a key, as far as it is on this instance. Before the first assignment everything is elsewhere. */
+  get(key: string): LocalValue {
+    const partition = partitionOf(Buffer.from(key), Math.max(1, this.#states.partitionCount));
+    const found = this.#states.find(partition);
+    if (found === undefined) return { partition, at: 'elsewhere', value: undefined, stamp: 0 };
+    const { state, isOwned } = found;
+    return { partition, at: isOwned ? 'owner' : 'standby', value: state.get(`s:${key}`), stamp: state.stamp };
+  }
+
+  /** Resolves when the states of others that this instance keeps have caught up with what was committed at the last assignment. */
+  standbyReady(): Promise<void> {
+    return this.#states.caughtUp();
   }
 
   health(): Health {
@@ -85,7 +141,8 @@ export class ProcessRunner implements Running {
     await this.#group.stop();
     await this.#run;
     await this.#writer.close();
-    await this.#closeStates([...this.#states.keys()]);
+    await this.#states.close();
+    await this.#tables.close();
     this.#status = 'down';
   }
 
@@ -109,22 +166,24 @@ export class ProcessRunner implements Running {
     const { log } = this.#options;
     const { name } = this.#definition;
     const partitions = [...new Set(assignment.partitions.map(({ partition }) => partition))];
-    await this.#closeStates([...this.#states.keys()].filter((partition) => !partitions.includes(partition)));
     // P7: fence, then offsets, then state: the offsets wait for our own predecessor's transaction, the state for the offsets.
     await this.#writer.fence();
     const committed = await log.admin.committedOffsets(assignment.membership.groupId, assignment.partitions);
-    const states = await this.#openStates(partitions);
+    const states = await this.#states.take(partitions);
     const positions = await restore({
       log,
       processor: name,
       states,
       committed,
       clock: this.#clock,
+      tombstonesMs: this.#options.tombstonesMs ?? TOMBSTONES_MS,
       signal: assignment.signal,
       onProgress: (progress) => this.#restores(progress),
     });
     this.#restoring = undefined;
+    await this.#tables.open(assignment.signal);
     if (assignment.signal.aborted) return;
+    this.#states.followOthers();
     const tasks = new Map(
       [...states].map(([partition, state]) => [
         partition,
@@ -159,22 +218,6 @@ export class ProcessRunner implements Running {
       }).run();
     } finally {
       await reader.close();
-    }
-  }
-
-  async #openStates(partitions: readonly number[]): Promise<ReadonlyMap<number, TaskState>> {
-    const open = this.#options.openStore ?? memoryStore;
-    for (const partition of partitions) {
-      if (this.#states.has(partition)) continue;
-      this.#states.set(partition, new TaskState(await open({ processor: this.#definition.name, partition })));
-    }
-    return new Map(this.#states);
-  }
-
-  async #closeStates(partitions: readonly number[]): Promise<void> {
-    for (const partition of partitions) {
-      await this.#states.get(partition)!.close();
-      this.#states.delete(partition);
     }
   }
 

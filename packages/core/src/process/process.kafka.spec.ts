@@ -72,7 +72,7 @@ function run(of: ProcessorDefinition = definition(), options: Partial<ProcessOpt
 const up = (runner: ProcessRunner) =>
   eventually(() => expect(runner.health().status).toBe('up'), { timeoutMs: 40_000 });
 const dump = (runner: ProcessRunner) =>
-  [...runner.tasks].map(([partition, task]) => [partition, task.state.dump()] as const);
+  Promise.all([...runner.tasks].map(async ([partition, task]) => [partition, await task.state.dump()] as const));
 const numbers = (keys: readonly string[], each: number) =>
   Array.from({ length: each }, () => keys).flatMap((all) => all.map((key) => textRecord(input, key, '1')));
 const expectedSums = (keys: readonly string[], each: number) =>
@@ -110,10 +110,10 @@ describe('ProcessRunner', () => {
       for (const [i, { next }] of (await committed()).entries()) expect(next).toBeGreaterThanOrEqual(ends[i]!.next - 1);
     });
     await first.stop();
-    const live = dump(first);
+    const live = await dump(first);
     const second = run();
     await up(second);
-    expect(dump(second)).toEqual(live);
+    expect(await dump(second)).toEqual(live);
     expect(live.flatMap(([, entries]) => entries).filter(([entry]) => entry.startsWith('s:'))).toHaveLength(9_000);
     await produce(
       log,
@@ -141,7 +141,7 @@ describe('ProcessRunner', () => {
     await open.append([{ ...textRecord(stateTopicOf(name), 's:ghost', '1'), partition: 0 }]);
     const second = run();
     await up(second);
-    expect(dump(second)).toEqual(dump(first));
+    expect(await dump(second)).toEqual(await dump(first));
     const [state] = await log.admin.offsets(stateTopicOf(name));
     expect(state!.lastStable).toBeLessThan(state!.high);
     await open.abort();
@@ -168,8 +168,8 @@ describe('ProcessRunner', () => {
     const kept = [0, 2, 4, 6, 8].map((i) => [`s:kept-${i}`, Buffer.from(String(i)).toString('base64')] as const);
     const second = run();
     await up(second);
-    const live = first.tasks.get(0)!.state.dump();
-    expect(second.tasks.get(0)!.state.dump()).toEqual([...live, ...kept].sort((a, b) => (a[0] < b[0] ? -1 : 1)));
+    const live = await first.tasks.get(0)!.state.dump();
+    expect(await second.tasks.get(0)!.state.dump()).toEqual([...live, ...kept].sort((a, b) => (a[0] < b[0] ? -1 : 1)));
   });
 
   it('S59 keeps nothing of a record whose handler throws, then parks it and what follows it on its key', async () => {

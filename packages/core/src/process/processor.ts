@@ -1,4 +1,5 @@
 import type { LogRecord, OutRecord } from '../log/log.js';
+import type { Table } from './global-table.js';
 
 /** What a handler may do. All of it becomes real together with the offset of the record, or not at all. */
 export interface ProcessContext {
@@ -16,6 +17,11 @@ export interface ProcessContext {
     cancel(id: string): void;
   };
   send(record: OutRecord): void;
+  /**
+   * A declared table: what this instance has seen of all its partitions. It runs beside the inputs and is no part of the transaction: a
+   * record handled again after a crash may see a later value.
+   */
+  table(topic: string): Table;
 }
 
 export interface DueTimer {
@@ -34,6 +40,8 @@ export interface ProcessorDefinition {
   readonly name: string;
   /** Co-partitioned: equal partition counts, one key in the same partition of all. */
   readonly inputs: readonly string[];
+  /** Compacted topics of any partition count that every instance keeps whole in memory, read before the first record is handled. */
+  readonly tables?: readonly string[];
   onRecord(record: LogRecord, context: ProcessContext): void | Promise<void>;
   onTimer?(timer: DueTimer, context: ProcessContext): void | Promise<void>;
 }

@@ -1,12 +1,14 @@
 import { HeadwaterError } from '../errors/headwater.error.js';
-import type { FetchedBatch, Log, PartitionOffset } from '../log/log.js';
+import type { Log, PartitionOffset } from '../log/log.js';
 import type { Clock } from '../clock/clock.js';
+import { CopyReader } from './copy-reader.js';
 import { stateTopicOf } from './processor.js';
 import type { TaskState } from './task-state.js';
 
 /** How long a state that lags behind its committed offsets may take to become readable: markers of one transaction land one by one. */
 const LAG_LIMIT_MS = 30_000;
 const PROGRESS_MS = 2_000;
+const POLL_MS = 20;
 
 export interface RestoreContext {
   readonly log: Log;
@@ -14,6 +16,8 @@ export interface RestoreContext {
   readonly states: ReadonlyMap<number, TaskState>;
   readonly committed: readonly PartitionOffset[];
   readonly clock: Clock;
+  /** How long the state topic keeps tombstones. */
+  readonly tombstonesMs: number;
   readonly signal: AbortSignal;
   /** Called now and then while much is left, in offsets of the state topic. */
   readonly onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
@@ -25,50 +29,31 @@ export interface RestoreContext {
  * entries): the commit marker of the offsets may become visible before the marker of the state. A foreign open transaction does not hold it up.
  */
 export async function restore(context: RestoreContext): Promise<readonly PartitionOffset[]> {
-  const { log, processor, states, committed, clock, signal } = context;
+  const { log, processor, states, committed, clock, signal, tombstonesMs } = context;
   const topic = stateTopicOf(processor);
-  const reader = log.reader();
+  const copies = new CopyReader({ log, topic, copies: states, clock, tombstonesMs });
+  const interrupt = () => copies.interrupt();
+  signal.addEventListener('abort', interrupt);
   try {
-    const ends = new Map((await log.admin.offsets(topic)).map((offset) => [offset.partition, offset]));
-    const from = new Map<number, number>();
-    for (const [partition, state] of states) {
-      const end = ends.get(partition);
-      // A copy that is ahead of the log, or that ends before the log begins, is not of this log: it starts anew.
-      if (state.stamp > (end?.high ?? 0) || state.stamp < (end?.start ?? 0)) await state.clear();
-      from.set(partition, Math.max(state.stamp, end?.start ?? 0));
-    }
-    const position = new Map(from);
-    for (const [partition, offset] of position) reader.seek(topic, partition, offset);
+    await copies.begin();
     const starts = await inputStarts(log, committed);
     const startedAt = clock.elapsed();
     let toldAt = startedAt;
-    const isFinished = (partition: number, state: TaskState) =>
-      position.get(partition)! >= (ends.get(partition)?.lastStable ?? 0) && !lags(state, committed, starts, partition);
-    while (!signal.aborted && [...states].some(([partition, state]) => !isFinished(partition, state))) {
+    const isBehind = () => [...states].some(([partition, state]) => lags(state, committed, starts, partition));
+    while (!signal.aborted && (!copies.hasReachedAll || isBehind())) {
       const now = clock.elapsed();
-      const reached = [...states.keys()].every(
-        (partition) => position.get(partition)! >= ends.get(partition)!.lastStable,
-      );
-      if (reached && now - startedAt > LAG_LIMIT_MS) throw stateBehind(processor, topic);
+      if (copies.hasReachedAll && now - startedAt > LAG_LIMIT_MS) throw stateBehind(processor, topic);
       if (now - toldAt >= PROGRESS_MS) {
         toldAt = now;
-        context.onProgress?.(progressOf(from, position, ends));
+        context.onProgress?.(copies.progress);
       }
-      for (const batch of await reader.poll({ maxWaitMs: 20, signal })) await take(states, position, batch);
+      await copies.advance(POLL_MS);
     }
     return inputPositions(states, committed, starts);
   } finally {
-    await reader.close();
+    signal.removeEventListener('abort', interrupt);
+    await copies.close();
   }
-}
-
-async function take(
-  states: ReadonlyMap<number, TaskState>,
-  position: Map<number, number>,
-  { partition, records, nextOffset }: FetchedBatch,
-): Promise<void> {
-  await states.get(partition)!.restore(records, nextOffset);
-  position.set(partition, nextOffset);
 }
 
 /** A partition the processor never saw starts where its log starts: an offset committed there is not missing from the state. */
@@ -109,20 +94,6 @@ const startOf = (
   starts: ReadonlyMap<string, number>,
   { topic, partition }: { topic: string; partition: number },
 ): number => starts.get(`${topic}/${partition}`) ?? 0;
-
-function progressOf(
-  from: ReadonlyMap<number, number>,
-  position: ReadonlyMap<number, number>,
-  ends: ReadonlyMap<number, { readonly lastStable: number }>,
-): { done: number; total: number } {
-  let done = 0;
-  let total = 0;
-  for (const [partition, start] of from) {
-    done += position.get(partition)! - start;
-    total += Math.max(0, (ends.get(partition)?.lastStable ?? 0) - start);
-  }
-  return { done, total };
-}
 
 function stateBehind(processor: string, topic: string): HeadwaterError {
   return new HeadwaterError(

@@ -1,6 +1,8 @@
 import { HeadwaterError } from '../errors/headwater.error.js';
 import type { OutRecord } from '../log/log.js';
+import type { Table } from './global-table.js';
 import type { ProcessContext } from './processor.js';
+import { tableUnknown } from './tables.js';
 import type { WriteSet } from './write-set.js';
 
 /** What one call of a handler may do, until it is over. One object per call, because there are a hundred thousand a second. */
@@ -45,6 +47,11 @@ export class Scope implements ProcessContext {
 
   send(record: OutRecord): void {
     this.#open().send(record);
+  }
+
+  /** Only processors that declare tables have any: `withTables`. */
+  table(topic: string): Table {
+    throw tableUnknown(topic);
   }
 
   /** The handler has returned: what it still tries to do would land in another record's transaction. */

@@ -5,9 +5,12 @@
 export interface StateStore {
   /** The offset of the state topic below which everything is included. 0: nothing is. */
   readonly stamp: number;
+  /** Wall time of the stamp, milliseconds since 1970; 0: there is none. A copy of memory that never outlives its process needs none. */
+  readonly savedAtMs?: number;
+  /** Synchronous: handlers read in the middle of a record. */
   get(entry: string): Buffer | undefined;
   /** The entries whose name begins with `prefix`, in any order. */
-  entries(prefix: string): Iterable<readonly [entry: string, value: Buffer]>;
+  entries(prefix: string): StateEntries;
   /** Takes committed entries (`null` deletes) and the new stamp, both or neither. Seen by `get` when it resolves. */
   apply(entries: ReadonlyMap<string, Buffer | null>, stamp: number): void | Promise<void>;
   /** Forgets everything; the stamp is 0 again. */
@@ -15,11 +18,19 @@ export interface StateStore {
   close(): Promise<void>;
 }
 
-/** Opens the store of one task. Called again only after the previous store of that task has closed. */
-export type OpenStateStore = (task: {
+type StateEntry = readonly [entry: string, value: Buffer];
+export type StateEntries = Iterable<StateEntry> | AsyncIterable<StateEntry>;
+
+/** Whose state is meant. */
+export interface StateTask {
   readonly processor: string;
   readonly partition: number;
-}) => StateStore | Promise<StateStore>;
+  /** Of the state topic: a copy made under another id is of a topic that is gone. Absent: the log cannot tell. */
+  readonly topicId?: string;
+}
+
+/** Opens the store of one task. Called again only after the previous store of that task has closed. */
+export type OpenStateStore = (task: StateTask) => StateStore | Promise<StateStore>;
 
 /** A view of a large buffer would keep all of it alive: a fetched megabyte for one value. */
 const LARGEST_SHARED_BYTES = 16_384;

@@ -14,15 +14,26 @@ export class TaskState implements Entries {
   readonly #timers = new TimerQueue();
   #parked = 0;
 
-  constructor(store: StateStore) {
+  private constructor(store: StateStore) {
     this.#store = store;
-    for (const [entry, value] of store.entries('t:')) this.#timers.set(entry.slice(2), timeOf(value));
-    for (const _ of store.entries('p:')) this.#parked++;
+  }
+
+  /** Reads the timers and parked keys of the store, which it owns from now on. */
+  static async open(store: StateStore): Promise<TaskState> {
+    const state = new TaskState(store);
+    for await (const [entry, value] of store.entries('t:')) state.#timers.set(entry.slice(2), timeOf(value));
+    for await (const _ of store.entries('p:')) state.#parked++;
+    return state;
   }
 
   /** The offset of the state topic up to which this state is complete. */
   get stamp(): number {
     return this.#store.stamp;
+  }
+
+  /** When the stamp was taken, or undefined where that does not matter: a copy in memory. */
+  get savedAtMs(): number | undefined {
+    return this.#store.savedAtMs;
   }
 
   /** False: no key is parked, so none needs to be looked up. */
@@ -72,10 +83,10 @@ export class TaskState implements Entries {
   }
 
   /** All entries, sorted, for comparing a restored copy with a live one. */
-  dump(): readonly (readonly [string, string])[] {
-    return [...this.#store.entries('')]
-      .map(([entry, value]) => [entry, value.toString('base64')] as const)
-      .sort((a, b) => (a[0] < b[0] ? -1 : 1));
+  async dump(): Promise<readonly (readonly [string, string])[]> {
+    const entries: [string, string][] = [];
+    for await (const [entry, value] of this.#store.entries('')) entries.push([entry, value.toString('base64')]);
+    return entries.sort((a, b) => (a[0] < b[0] ? -1 : 1));
   }
 
   #index(entry: string, value: Buffer | null): void {

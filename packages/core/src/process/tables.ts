@@ -57,11 +57,10 @@ export class Tables {
 /** The definition with its handlers' contexts knowing the tables. */
 export function withTables(definition: ProcessorDefinition, tables: Tables): ProcessorDefinition {
   if ((definition.tables ?? []).length === 0) return definition;
-  const { onTimer } = definition;
   return {
     ...definition,
     onRecord: (record, context) => definition.onRecord(record, new TableContext(context, tables)),
-    ...(onTimer && { onTimer: (timer, context) => onTimer.call(definition, timer, new TableContext(context, tables)) }),
+    onTimer: (timer, context) => definition.onTimer?.(timer, new TableContext(context, tables)),
   };
 }
 

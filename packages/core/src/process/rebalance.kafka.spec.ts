@@ -63,13 +63,9 @@ describe('members of one processor', () => {
     expect(restoring.runner.health().status).toBe('starting');
     expect(restoring.handled).toEqual([]);
     for (const partition of next.partitions) {
-      const entries = (of: Member) =>
-        of.runner.tasks
-          .get(partition)!
-          .state.dump()
-          .map(([entry]) => entry)
-          .sort();
-      await eventually(() => expect(entries(next)).toEqual(expect.arrayContaining(entries(before))), LATER);
+      const entries = async (of: Member) => (await of.runner.tasks.get(partition)!.state.dump()).map(([entry]) => entry);
+      const wanted = await entries(before);
+      await eventually(async () => expect(await entries(next)).toEqual(expect.arrayContaining(wanted)), LATER);
     }
     proxy.decide = () => undefined;
     await proxy.release();

@@ -8,6 +8,7 @@ import { Database, type Sql } from '../postgres/database.js';
 import { ensureSchema } from '../postgres/schema.js';
 import type { ApplyDefinition } from './apply-definition.js';
 import { ApplyRunner } from './apply-runner.js';
+import { everybodysOwn, meeting } from './claimants.testing.js';
 import { claim, move } from './offset-rows.js';
 
 interface Amount {
@@ -231,6 +232,25 @@ describe('ApplyRunner', () => {
     for (let round = 0; round < 25; round++) await amounts(['a', 1], [`k${round % 5}`, 1]);
     await holds({ a: 25, k0: 5, k1: 5, k2: 5, k3: 5, k4: 5 });
     expect(warnings.join()).toContain('APPLY_ZOMBIE');
+  });
+
+  it('S27 lets one of two claimants win that start at the same instant, in each of 100 rounds', async () => {
+    const databases = [new FaultyDatabase(url), new FaultyDatabase(url)];
+    for (const of of databases) openDatabase(of);
+    for (let round = 1; round <= 100; round++) {
+      await amounts(['a', 1]);
+      // Both have claimed, and both have read the record.
+      const before = meeting(databases.length);
+      for (const of of databases) of.before = before;
+      warnings.length = 0;
+      const both = databases.map((of) =>
+        run(definition(), { database: of, log: { ...log, group: () => everybodysOwn({ topic, partition: 0 }) } }),
+      );
+      await holds({ a: round });
+      await eventually(() => expect(warnings.join()).toContain('APPLY_ZOMBIE'), { intervalMs: 5 });
+      await Promise.all(both.map((runner) => runner.stop()));
+      expect(await totals()).toEqual({ a: round });
+    }
   });
 
   it('S30 repeats the whole batch after a deadlock, with rows as from one pass', async () => {

@@ -63,7 +63,8 @@ describe('members of one processor', () => {
     expect(restoring.runner.health().status).toBe('starting');
     expect(restoring.handled).toEqual([]);
     for (const partition of next.partitions) {
-      const entries = async (of: Member) => (await of.runner.tasks.get(partition)!.state.dump()).map(([entry]) => entry);
+      const entries = async (of: Member) =>
+        (await of.runner.tasks.get(partition)!.state.dump()).map(([entry]) => entry);
       const wanted = await entries(before);
       await eventually(async () => expect(await entries(next)).toEqual(expect.arrayContaining(wanted)), LATER);
     }

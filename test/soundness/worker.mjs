@@ -30,7 +30,7 @@ new ProcessRunner(
     },
   },
   // Small transactions: there are many ends to lose.
-  { log: impatient, logger: { log: () => undefined, warn, error: warn }, instanceId, maxBatchRecords: 20 },
+  { log: impatient, logger: { log: () => undefined, warn, error: warn }, instanceId, maxBatchRecords: 8 },
 );
 // The channel ends the process when the run is killed.
 process.on('disconnect', () => process.exit(1));

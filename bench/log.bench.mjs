@@ -19,7 +19,7 @@ export default async function run({ kafkaBrokers, root, log }) {
   try {
     const topics = ['read', 'ours', 'kafkajs', 'java'].map((name) => `bench.log.${name}`);
     await kafka.admin.ensureTopics(topics.map((topic) => ({ topic, partitions: 4, cleanupPolicy: 'delete' })));
-    contestants.push(...(await start({ kafkaBrokers, root, log, load })));
+    for await (const contestant of start({ kafkaBrokers, root, log, load })) contestants.push(contestant);
     const [ours] = contestants;
     await ours.run('produce', 'bench.log.read', READ_RECORDS / PER_TRANSACTION, PER_TRANSACTION);
     const results = new Map(contestants.map(({ name }) => [name, { produce: [], read: [], latency: [] }]));
@@ -47,44 +47,42 @@ const COMMANDS = {
   latency: (name) => ['latency', `bench.log.${name}`, `bench-${name}`, LATENCY_TRANSACTIONS[name]],
 };
 
-async function start({ kafkaBrokers, root, log, load }) {
+async function* start({ kafkaBrokers, root, log, load }) {
   const brokers = kafkaBrokers.join(',');
   const node = (name) => contestant(name, process.execPath, [join(root, `bench/log/${name}.mjs`), brokers, root, name]);
-  const contestants = [node('ours'), node('kafkajs')];
-  const { javaCommand, kafkaClassPath, missingForKafka } = await load('packages/testing/dist/kafka-distribution.js');
+  yield node('ours');
+  yield node('kafkajs');
+  const distribution = await load('packages/testing/dist/kafka-distribution.js');
+  const { KAFKA_VERSIONS, javaCommand, kafkaClassPath, missingForKafka } = distribution;
   const missing = await missingForKafka(process.env);
   if (missing.length > 0) {
     log(`Without the Java client: ${missing.join(', ')}`);
-    return contestants;
+    return;
   }
-  const classPath = await kafkaClassPath(process.env, log);
+  const classPath = await kafkaClassPath(process.env, KAFKA_VERSIONS.default, log);
   const program = join(root, 'bench/java/LogBench.java');
-  return [
-    ...contestants,
-    contestant('java', javaCommand(process.env), [
-      '-Dorg.slf4j.simpleLogger.defaultLogLevel=error',
-      '-cp',
-      classPath,
-      program,
-      brokers,
-      'java',
-    ]),
-  ];
+  const quiet = '-Dorg.slf4j.simpleLogger.defaultLogLevel=error';
+  yield contestant('java', javaCommand(process.env), [quiet, '-cp', classPath, program, brokers, 'java']);
 }
 
 /** A process that runs one command after the other and answers each with a line of JSON. */
 function contestant(name, command, args) {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
   let answer;
+  let failure;
   createInterface({ input: child.stdout }).on('line', (line) => {
     if (line.startsWith('{')) answer.resolve(JSON.parse(line));
   });
-  const failed = (why) => answer?.reject(new Error(`${name} ended: ${why}`));
+  const failed = (why) => {
+    failure = new Error(`${name} ended: ${why}`);
+    answer?.reject(failure);
+  };
   child.on('error', failed).on('exit', (code) => failed(`exit code ${code}`));
   return {
     name,
     run(...line) {
       return new Promise((resolve, reject) => {
+        if (failure !== undefined) return reject(failure);
         answer = { resolve, reject };
         child.stdin.write(`${JSON.stringify(line)}\n`);
       });

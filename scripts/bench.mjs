@@ -75,12 +75,16 @@ function print({ bench, setup, ours, peers = {}, ratios = {} }) {
   );
   const columns = { ours, ...peers };
   const figures = [...new Set(Object.values(columns).flatMap((column) => Object.keys(column ?? {})))];
-  console.log(['figure', ...Object.keys(columns)].map((cell) => cell.padEnd(20)).join(''));
+  console.log(row('figure', Object.keys(columns)));
   for (const figure of figures) {
     const cells = Object.values(columns).map((column) => (column?.[figure] === undefined ? '-' : show(column[figure])));
-    console.log([figure, ...cells].map((cell) => cell.padEnd(20)).join(''));
+    console.log(row(figure, cells));
   }
   for (const [name, ratio] of Object.entries(ratios)) console.log(`ratio ${name}: ${show(ratio)}`);
+}
+
+function row(figure, cells) {
+  return [figure.padEnd(28), ...cells.map((cell) => cell.padEnd(20))].join('');
 }
 
 function show(value) {

@@ -16,6 +16,7 @@ import { KafkaError } from './kafka.errors.js';
 import { kafkajsClient } from './kafkajs-hook.js';
 import { KafkaProducer } from './producer.js';
 import { KafkaReader } from './reader.js';
+import type { SaslOptions } from './sasl.js';
 import { Wire } from './wire.js';
 import { KafkaWriter } from './writer.js';
 
@@ -27,11 +28,7 @@ export interface KafkaOptions {
   /** `true`, or Node's TLS options for an own CA or a client certificate. Default off. */
   readonly ssl?: boolean | ConnectionOptions;
   /** Credentials, when the cluster wants them. Default none. */
-  readonly sasl?: {
-    readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512';
-    readonly username: string;
-    readonly password: string;
-  };
+  readonly sasl?: SaslOptions;
   /** How long one request may stay unanswered before it is tried elsewhere. Raise it for slow disks or far brokers. Default 4,000. */
   readonly requestTimeoutMs?: number;
   /**

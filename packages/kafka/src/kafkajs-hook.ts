@@ -2,8 +2,9 @@ import { createRequire } from 'node:module';
 import net from 'node:net';
 import tls from 'node:tls';
 import kafkajs from 'kafkajs';
-import type { ISocketFactory, Kafka, SASLOptions } from 'kafkajs';
+import type { ISocketFactory, Kafka } from 'kafkajs';
 import { KafkaError } from './kafka.errors.js';
+import { kafkajsSasl, type SaslOptions } from './sasl.js';
 
 const SUPPORTED = '2.2.4';
 
@@ -33,13 +34,13 @@ export interface ClientOptions {
   readonly brokers: readonly string[];
   readonly clientId: string;
   readonly ssl?: boolean | tls.ConnectionOptions;
-  readonly sasl?: { readonly mechanism: string; readonly username: string; readonly password: string };
+  readonly sasl?: SaslOptions;
   readonly connect?: (host: string, port: number) => { host: string; port: number };
 }
 
 /**
- * kafkajs as a wire layer. Its producer and consumer are never used: they lose, double and leak records (shared/STYLE.md, kafkajs 2.2.4).
- * The way in is private, so the version is pinned and both are checked here.
+ * kafkajs as a wire layer. Its producer and consumer are never used: when answers are lost they lose and double records, and they deliver
+ * aborted ones. The way in is private, so the version is pinned and both are checked here.
  */
 export function kafkajsClient(options: ClientOptions): {
   readonly kafka: Kafka;
@@ -50,7 +51,7 @@ export function kafkajsClient(options: ClientOptions): {
     brokers: [...options.brokers],
     clientId: options.clientId,
     ssl: options.ssl,
-    sasl: options.sasl as SASLOptions | undefined,
+    sasl: options.sasl && kafkajsSasl(options.sasl),
     // A floor: kafkajs takes the larger of this and the call's own time-out.
     requestTimeout: 1_000,
     connectionTimeout: 3_000,

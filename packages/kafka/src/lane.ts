@@ -1,3 +1,4 @@
+import { errorMessage } from '@headwater/core';
 import { KafkaError } from './kafka.errors.js';
 import type { Connection, ConnectionBuilder } from './kafkajs-hook.js';
 import type { Call } from './requests/call.js';
@@ -130,7 +131,7 @@ function classified(cause: unknown, broker: string): unknown {
   if ((cause as { name?: string } | null)?.name !== 'KafkaJSSASLAuthenticationError') return cause;
   return new KafkaError(
     'KAFKA_AUTHENTICATION_FAILED',
-    `broker ${broker} refused the credentials. Check sasl.mechanism, sasl.username and sasl.password.`,
+    `broker ${broker} refused the credentials: ${errorMessage(cause)}. Check sasl: its mechanism, and its user and password or its token.`,
     { cause, facts: { broker } },
   );
 }

@@ -1,6 +1,12 @@
 export { devServices, endOrphans, type DevServices, type DevServicesOptions } from './dev-services.js';
 export { chooseServices, type ServicesChoice, type ServicesMode, type ServicesSituation } from './choose-services.js';
-export { kafkaCluster, type KafkaCluster, type KafkaClusterOptions, type KafkaNode } from './kafka-cluster.js';
+export {
+  kafkaCluster,
+  type KafkaCluster,
+  type KafkaClusterOptions,
+  type KafkaNode,
+  type KafkaPorts,
+} from './kafka-cluster.js';
 export { KAFKA_VERSIONS } from './kafka-distribution.js';
 export type { ServerHandle } from './server-process.js';
 export { ServicesError } from './testing.errors.js';

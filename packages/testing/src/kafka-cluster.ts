@@ -18,8 +18,8 @@ export interface KafkaClusterOptions {
   readonly brokers: 1 | 3;
   /** Any release that Maven Central has; see KAFKA_VERSIONS. Default: the one that devServices runs. */
   readonly version?: string;
-  /** Broker properties that replace the defaults, on every broker. */
-  readonly settings?: Readonly<Record<string, string>>;
+  /** Broker properties that replace the defaults, on every broker; as a function where they name its ports. */
+  readonly settings?: Readonly<Record<string, string>> | ((at: KafkaPorts) => Readonly<Record<string, string>>);
   /** What the brokers advertise to clients: themselves, or the fault proxy in front of them. Default `brokers`. */
   readonly advertise?: 'brokers' | 'proxy';
   /** Most heap of each broker, in MB. Raise it for loads of more than some MB/s. Default 160. */
@@ -88,7 +88,7 @@ export async function kafkaCluster(options: KafkaClusterOptions): Promise<KafkaC
         ...nodeSettings({ ...at, data, voters }),
         ...listeners(at, options.advertise === 'proxy' ? proxy.ports[index]! : at.port),
         ...(options.brokers === 3 ? REPLICATED : {}),
-        ...options.settings,
+        ...(typeof options.settings === 'function' ? options.settings(at) : options.settings),
       };
       await installation.format(data, at.nodeId);
       const jvmFlags = [...installation.jvmFlags, `-Xmx${options.heapMb ?? 160}m`];
@@ -135,14 +135,15 @@ export async function kafkaCluster(options: KafkaClusterOptions): Promise<KafkaC
   };
 }
 
-interface Addresses {
+/** Loopback ports of one broker: for clients, for other brokers, for controllers. */
+export interface KafkaPorts {
   readonly nodeId: number;
   readonly port: number;
   readonly internalPort: number;
   readonly controllerPort: number;
 }
 
-async function nodeAddresses(brokers: number): Promise<Addresses[]> {
+async function nodeAddresses(brokers: number): Promise<KafkaPorts[]> {
   const ports = await freePorts(Array.from({ length: brokers * 3 }, () => undefined));
   return Array.from({ length: brokers }, (_, index) => {
     const [port = 0, internalPort = 0, controllerPort = 0] = ports.slice(index * 3);
@@ -150,7 +151,7 @@ async function nodeAddresses(brokers: number): Promise<Addresses[]> {
   });
 }
 
-function listeners(at: Addresses, advertised: number): Record<string, string> {
+function listeners(at: KafkaPorts, advertised: number): Record<string, string> {
   return {
     listeners: `PLAINTEXT://127.0.0.1:${at.port},INTERNAL://127.0.0.1:${at.internalPort},CONTROLLER://127.0.0.1:${at.controllerPort}`,
     'advertised.listeners': `PLAINTEXT://127.0.0.1:${advertised},INTERNAL://127.0.0.1:${at.internalPort}`,

@@ -1,5 +1,7 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '@headwater/testing';
 
+const STAND_STILL_MS = 60_000;
 const LIMIT = { timeoutMs: 120_000, intervalMs: 250 };
 
 /** Throws unless the output is exactly what one pass over the input gives, in order per key, the state agrees, and nothing is left open. */
@@ -8,12 +10,7 @@ export async function check({ log, input, output, group, records, keys, topics, 
   if (read.length !== records) throw new Error(`the input holds ${read.length} of ${records} records`);
   const ends = new Map();
   for (const { partition, offset } of read) ends.set(partition, Math.max(ends.get(partition) ?? 0, offset + 1));
-  await eventually(async () => {
-    const partitions = [...ends.keys()].map((partition) => ({ topic: input, partition }));
-    for (const { partition, next } of await log.admin.committedOffsets(group, partitions))
-      if (next < ends.get(partition))
-        throw new Error(`partition ${partition} is handled up to ${next} of ${ends.get(partition)}`);
-  }, LIMIT);
+  await handled(log, group, input, ends);
   await eventually(async () => {
     for (const topic of topics)
       for (const { partition, lastStable, high } of await log.admin.offsets(topic))
@@ -31,6 +28,22 @@ export async function check({ log, input, output, group, records, keys, topics, 
     if (counts.get(key) !== String(values.length))
       throw new Error(`the state of ${key} is ${counts.get(key)}, not ${values.length}`);
   if (counts.size > keys) throw new Error(`${name} has ${counts.size} states for ${keys} keys`);
+}
+
+/** Resolves when the group has committed the ends; rejects when nothing moves for long: slow machines take their time. */
+async function handled(log, group, input, ends) {
+  const partitions = [...ends.keys()].map((partition) => ({ topic: input, partition }));
+  let [last, since] = ['', performance.now()];
+  for (;;) {
+    const committed = await log.admin.committedOffsets(group, partitions);
+    const behind = committed.filter(({ partition, next }) => next < ends.get(partition));
+    if (behind.length === 0) return;
+    const now = behind.map(({ partition, next }) => `${partition}: ${next} of ${ends.get(partition)}`).join(', ');
+    if (now !== last) [last, since] = [now, performance.now()];
+    if (performance.now() - since > STAND_STILL_MS)
+      throw new Error(`the input is not handled, it stands still at ${now}`);
+    await delay(250);
+  }
 }
 
 function expectedOf(input) {

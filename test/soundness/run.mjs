@@ -66,7 +66,7 @@ export async function soundness({ seed, records, kills, log: say }) {
     const seconds = Math.round((performance.now() - startedAt) / 1000);
     return { sound: true, seed, records, faults: done, lostReplies: loss.lost, seconds };
   } catch (error) {
-    throw new Error(`seed ${seed}: ${error.message}\n${workers?.said.join('\n') ?? ''}`, { cause: error });
+    throw new Error(`seed ${seed}: ${error.message}\n${await workers?.report()}`, { cause: error });
   } finally {
     await workers?.stop();
     await log.close();

@@ -19,7 +19,7 @@ const impatient = {
 };
 const warn = (line) => process.stderr.write(`${clientId}: ${line}\n`);
 
-new ProcessRunner(
+const runner = new ProcessRunner(
   {
     name,
     inputs: [input],
@@ -32,5 +32,7 @@ new ProcessRunner(
   // Small transactions: there are many ends to lose.
   { log: impatient, logger: { log: () => undefined, warn, error: warn }, instanceId, maxBatchRecords: 8 },
 );
+// Asked when the run fails.
+process.on('message', () => warn(JSON.stringify(runner.health())));
 // The channel ends the process when the run is killed.
 process.on('disconnect', () => process.exit(1));

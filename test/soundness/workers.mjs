@@ -8,7 +8,6 @@ const script = fileURLToPath(new URL('./worker.mjs', import.meta.url));
 export class Workers {
   #options;
   #slots;
-  /** The last lines they wrote. */
   said = [];
 
   constructor(count, options) {
@@ -40,6 +39,13 @@ export class Workers {
     child.kill('SIGCONT');
   }
 
+  /** What they say of themselves, and the last lines they wrote. */
+  async report() {
+    for (const { child } of this.#slots) if (child.connected) child.send('health');
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    return this.said.join('\n');
+  }
+
   async stop() {
     await Promise.all(this.#slots.map((slot) => this.#end(slot)));
   }
@@ -50,7 +56,7 @@ export class Workers {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     });
     child.stderr.on('data', (chunk) => {
-      this.said = [...this.said, ...String(chunk).trimEnd().split('\n')].slice(-30);
+      this.said = [...this.said, ...String(chunk).trimEnd().split('\n')].slice(-15);
     });
     slot.child = child;
   }

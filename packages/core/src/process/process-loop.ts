@@ -156,6 +156,8 @@ export class ProcessLoop {
         continue;
       }
       this.#owed.delete(task);
+      // P11: a unit that may be refused goes alone. What else was handled meanwhile waits for the next transaction.
+      if (this.#context.suspects.narrowing && task.units > 0 && parts.some(([, { units }]) => units > 0)) continue;
       const sealed = task.seal();
       if (sealed !== undefined) parts.push([task, sealed]);
     }
@@ -213,7 +215,10 @@ export class ProcessLoop {
 
   /** A new batch begins. Units that the log may refuse go alone. */
   #widen(): void {
-    this.#room.left = this.#context.suspects.narrowing ? 1 : this.#context.limits.maxBatchRecords;
+    const { suspects, tasks, limits } = this.#context;
+    const waiting = [...tasks.values()].some(({ units }) => units > 0);
+    if (suspects.narrowing) this.#room.left = waiting ? 0 : 1;
+    else this.#room.left = limits.maxBatchRecords;
   }
 
   #queued(): number {

@@ -7,7 +7,7 @@ import { systemClock, type Clock } from '../clock/clock.js';
 import type { Table } from './global-table.js';
 import { LocalStates } from './local-states.js';
 import { ProcessLoop } from './process-loop.js';
-import { groupOf, type ProcessorDefinition } from './processor.js';
+import { groupOf, stateTopicOf, type ProcessorDefinition } from './processor.js';
 import { restore } from './restore.js';
 import { memoryStore, type OpenStateStore } from './state-store.js';
 import { Suspects } from './suspects.js';
@@ -168,7 +168,11 @@ export class ProcessRunner implements Running {
     const partitions = [...new Set(assignment.partitions.map(({ partition }) => partition))];
     // P7: fence, then offsets, then state: the offsets wait for our own predecessor's transaction, the state for the offsets.
     await this.#writer.fence();
-    const committed = await log.admin.committedOffsets(assignment.membership.groupId, assignment.partitions);
+    // The offset of the state topic counts the batches of timers, which move no input.
+    const stateTopic = stateTopicOf(name);
+    const counted = partitions.map((partition) => ({ topic: stateTopic, partition }));
+    const { groupId } = assignment.membership;
+    const committed = await log.admin.committedOffsets(groupId, [...assignment.partitions, ...counted]);
     const states = await this.#states.take(partitions);
     const positions = await restore({
       log,
@@ -195,7 +199,7 @@ export class ProcessRunner implements Running {
     try {
       for (const position of positions) {
         tasks.get(position.partition)!.startAt(position);
-        reader.seek(position.topic, position.partition, position.next);
+        if (position.topic !== stateTopic) reader.seek(position.topic, position.partition, position.next);
       }
       this.#status = 'up';
       await new ProcessLoop({

@@ -26,7 +26,8 @@ export interface RestoreContext {
 /**
  * Brings the states up to the state topic and returns where each input continues.
  * P3: reads from each state's stamp to the last stable offset, and further until the state includes every committed input offset (`o:`
- * entries): the commit marker of the offsets may become visible before the marker of the state. A foreign open transaction does not hold it up.
+ * entries): the commit marker of the offsets may become visible before the marker of the state. The offset of the state topic itself counts the
+ * batches of timers, which move no input. A foreign open transaction does not hold it up.
  */
 export async function restore(context: RestoreContext): Promise<readonly PartitionOffset[]> {
   const { log, processor, states, committed, clock, signal, tombstonesMs } = context;
@@ -36,7 +37,10 @@ export async function restore(context: RestoreContext): Promise<readonly Partiti
   signal.addEventListener('abort', interrupt);
   try {
     await copies.begin();
-    const starts = await inputStarts(log, committed);
+    const starts = await inputStarts(
+      log,
+      committed.filter((offset) => offset.topic !== topic),
+    );
     const startedAt = clock.elapsed();
     let toldAt = startedAt;
     const isBehind = () => [...states].some(([partition, state]) => lags(state, committed, starts, partition));

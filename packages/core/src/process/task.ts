@@ -121,12 +121,13 @@ export class Task {
   /** Makes the open work ready for a transaction; undefined when there is none. Called between pumps, after the former one was committed. */
   seal(): Sealed | undefined {
     if (this.#units === 0 && this.#changed.size === 0) return undefined;
-    for (const topic of this.#changed) this.#open.set(`o:${topic}`, Buffer.from(String(this.#next.get(topic)!)));
-    // P8: a batch of timers alone carries an unchanged offset.
-    const topics = this.#changed.size > 0 ? [...this.#changed] : [...this.#next.keys()].slice(0, 1);
+    const stateTopic = stateTopicOf(this.#definition.name);
+    // P8: a batch of timers alone moves no input. It is counted, so that a restore knows whether it has seen it.
+    if (this.#changed.size === 0) this.#moveTo(stateTopic, this.#next.get(stateTopic)! + 1);
+    const topics = [...this.#changed];
+    for (const topic of topics) this.#open.set(`o:${topic}`, Buffer.from(String(this.#next.get(topic)!)));
     const sealed = this.#open;
     const records = sealed.sent;
-    const stateTopic = stateTopicOf(this.#definition.name);
     for (const [entry, value] of sealed.entries)
       records.push({ topic: stateTopic, partition: this.partition, key: Buffer.from(entry), value });
     const result: Sealed = {

@@ -22,7 +22,7 @@ export class Bell {
   /** Resolves at the next ring, after `ms`, or when a signal aborts. Never rejects. */
   async wait(clock: Clock, ms: number, ...signals: (AbortSignal | undefined)[]): Promise<void> {
     const over = new AbortController();
-    const wake = () => over.abort();
+    const wake = () => over.abort(WOKEN);
     for (const signal of signals) {
       if (signal?.aborted === true) wake();
       signal?.addEventListener('abort', wake);
@@ -33,3 +33,6 @@ export class Bell {
     for (const signal of signals) signal?.removeEventListener('abort', wake);
   }
 }
+
+/** A reason of its own: the default one would be an error with a stack, made for every wait. */
+const WOKEN = 'woken';

@@ -199,7 +199,7 @@ export class MemoryCluster {
   #complete(transaction: MemoryTransaction, how: Ending): void {
     const { logs, groups, over } = this.#written.get(transaction)!;
     this.#written.delete(transaction);
-    over.abort();
+    over.abort('ended');
     let left = logs.size + groups.size;
     const { transactionalId, number } = transaction;
     const mark = (marker: Marker, write: () => void) => {
@@ -261,7 +261,7 @@ export class MemoryCluster {
       this.#later.delete(off);
       if (!off.signal.aborted) act();
     });
-    return () => off.abort();
+    return () => off.abort('called off');
   }
 }
 

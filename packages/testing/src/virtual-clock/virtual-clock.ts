@@ -6,6 +6,8 @@ import { seededRandom, type Random } from './random.js';
 export interface MachineClock extends Clock {
   /** Sets the wall clock forward, or back when negative. Waits and elapsed time do not notice. */
   jump(ms: number): void;
+  /** Sets the wall clock right. */
+  mend(): void;
 }
 
 /**
@@ -64,6 +66,7 @@ export function virtualClock(seed: number): VirtualClock {
       wait,
       breathe: () => wait(0),
       jump: (ms) => void (aheadMs += ms),
+      mend: () => void (aheadMs = 0),
     };
   };
 

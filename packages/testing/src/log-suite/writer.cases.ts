@@ -183,6 +183,19 @@ export function writerCases(bench: Bench): void {
     expect(texts(await bench.committed(topic))).toEqual(['committed 0', 'committed 1', 'committed 2']);
   });
 
+  it('S108 sends plain records in the order of the calls, each once, and tells where they stand', async () => {
+    const topic = await bench.topic(3);
+    const producer = bench.log.producer();
+    const texts = Array.from({ length: 50 }, (_, n) => `${n}`);
+    const sends = texts.map((text) => producer.send([{ topic, key: Buffer.from('k'), value: Buffer.from(text) }]));
+    const ends = (await Promise.all(sends)).flat();
+    const partition = partitionOf(Buffer.from('k'), 3);
+    expect(await bench.texts(topic)).toEqual(texts);
+    expect(ends.every((of) => of.topic === topic && of.partition === partition)).toBe(true);
+    expect(ends.at(-1)!.next).toBe(50);
+    await producer.close();
+  });
+
   it('S108 runs transactions back to back over two topics and loses none', async () => {
     const [left, right] = [await bench.topic(), await bench.topic()];
     const writer = await bench.writer();

@@ -93,7 +93,7 @@ describe('writer behind a faulty network', () => {
       const second = await writer.transact(one(topic, 'c'), next);
       expect({ apiName, fault, first, second }).toMatchObject({
         first: { outcome: 'committed', appended: [{ next: 2 }] },
-        second: { outcome: 'committed', appended: [{ next: 4 }] },
+        second: { outcome: 'committed' },
       });
       expect(rule.struck).toBeGreaterThan(0);
       expect(await committed()).toEqual({ records: ['a', 'b', 'c'], next: 6 });

@@ -104,11 +104,12 @@ describe('writer', () => {
         { topic, partition: 2, next: 1 },
       ],
     });
+    // The marker of the first one takes offset 2; it may come later than the next transaction's records otherwise.
+    await committedRecords(log, topic);
     const transaction = writer.begin();
     await transaction.append([at(0, 'd')]);
     await transaction.append([at(0, 'e')]);
     const second = await transaction.commit();
-    // Offset 2 is the marker of the first transaction.
     expect(second).toEqual({ outcome: 'committed', appended: [{ topic, partition: 0, next: 5 }] });
     expect((await committedRecords(log, topic)).map(({ partition, offset }) => `${partition}:${offset}`)).toEqual([
       '0:0',

@@ -74,9 +74,12 @@ export function writerCases(bench: Bench): void {
     const topic = await bench.topic(2);
     const writer = await bench.writer();
     await writer.transact([...one(topic, 'a'), { topic, partition: 1, key: null, value: null }]);
+    // A marker may be written after the next transaction's records: each is waited for.
+    await bench.committed(topic);
     const transaction = writer.begin();
     await transaction.append(one(topic, 'b'));
     await transaction.abort();
+    await bench.committed(topic);
     await writer.transact(one(topic, 'c'));
     expect((await bench.committed(topic)).map(({ partition, offset }) => [partition, offset])).toEqual([
       [0, 0],
@@ -97,6 +100,7 @@ export function writerCases(bench: Bench): void {
     await transaction.append([...one(topic, 'a'), ...one(topic, 'b')]);
     await transaction.append([...one(topic, 'c'), { topic, partition: 2, key: null, value: null }]);
     const first = await transaction.commit();
+    await bench.committed(topic); // its markers too
     const second = await writer.transact(one(topic, 'd'));
     const standing = (end: Outcome) =>
       end.outcome === 'committed' ? end.appended.map(({ partition, next }) => `${partition} to ${next}`).sort() : end;

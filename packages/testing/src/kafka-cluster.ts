@@ -102,14 +102,16 @@ export async function kafkaCluster(options: KafkaClusterOptions): Promise<KafkaC
     await Promise.all(nodes.map((node) => node.kill()));
     rmSync(directory, { recursive: true, force: true });
   };
-  const started = await Promise.allSettled(nodes.map((node) => node.start()));
-  const failed = started.find((one) => one.status === 'rejected');
-  if (failed) {
-    await stop();
-    throw failed.reason;
-  }
   const leaders = new KafkaLeaders(nodes, 60_000);
-  await leaders.inSync([]);
+  const started = await Promise.allSettled(nodes.map((node) => node.start()));
+  try {
+    for (const one of started) if (one.status === 'rejected') throw one.reason;
+    await leaders.inSync([]);
+  } catch (error) {
+    // A cluster that is half there would outlive the error.
+    await stop();
+    throw error;
+  }
   const ports = options.advertise === 'proxy' ? proxy.ports : addresses.map(({ port }) => port);
   return {
     brokers: ports.map((port) => `127.0.0.1:${port}`),

@@ -26,7 +26,7 @@ public class LogBench {
     Properties settings = new Properties();
     settings.put("bootstrap.servers", brokers);
     settings.put("transactional.id", args[1]);
-    // Large batches and a short linger: its best setting for large transactions here; commits flush, so small ones never linger.
+    // Large batches and a short linger: the only setting tried, not a tuned one; commits flush, so small ones need not linger.
     settings.put("batch.size", "1000000");
     settings.put("linger.ms", "5");
     settings.put("buffer.memory", "67108864");

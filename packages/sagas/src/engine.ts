@@ -2,6 +2,7 @@ import {
   ApplyRunner,
   ProcessRunner,
   compacted,
+  controlTopicOf,
   keptForEver,
   modelOf,
   parkedTopicOf,
@@ -53,6 +54,7 @@ function sagaTopics(name: string): PlannedTopic[] {
     compacted(statusTopicOf(name)),
     keptForEver(repliesTopicOf(name)),
     keptForEver(parkedTopicOf(processor)),
+    keptForEver(controlTopicOf(processor)),
   ];
 }
 

@@ -1,3 +1,5 @@
+import type { Metric } from './metric.js';
+
 export interface Health {
   readonly name: string;
   readonly status: 'up' | 'starting' | 'down';
@@ -9,6 +11,7 @@ export interface Health {
 export interface Running {
   stop(): Promise<void>;
   health(): Health;
+  metrics?(): readonly Metric[];
 }
 
 export interface Logger {

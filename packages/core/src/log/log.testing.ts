@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Header, Log, LogRecord, OutRecord } from './log.js';
+import { readCommitted } from './read-committed.js';
 
 /** Writes the records in one transaction of a writer of their own. */
 export async function produce(log: Log, records: readonly OutRecord[]): Promise<void> {
@@ -17,23 +18,7 @@ export async function produce(log: Log, records: readonly OutRecord[]): Promise<
 /** Everything that is visible in the topic now, by partition and offset. */
 export async function committedRecords(log: Log, topic: string): Promise<LogRecord[]> {
   const records: LogRecord[] = [];
-  const reader = log.reader();
-  try {
-    const left = new Map<number, number>();
-    for (const { partition, start, lastStable } of await log.admin.offsets(topic)) {
-      if (start >= lastStable) continue;
-      left.set(partition, lastStable);
-      reader.seek(topic, partition, start);
-    }
-    while (left.size > 0) {
-      for (const batch of await reader.poll({ maxWaitMs: 100 })) {
-        records.push(...batch.records);
-        if (batch.nextOffset >= (left.get(batch.partition) ?? 0)) left.delete(batch.partition);
-      }
-    }
-  } finally {
-    await reader.close();
-  }
+  await readCommitted(log, topic, (record) => records.push(record));
   return records.sort((a, b) => a.partition - b.partition || a.offset - b.offset);
 }
 

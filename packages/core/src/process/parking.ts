@@ -1,19 +1,13 @@
-import { errorCode, errorMessage } from '../errors/headwater.error.js';
 import { textHeaders } from '../log/headers.js';
 import type { Header, LogRecord, OutRecord } from '../log/log.js';
+import type { ParkedUnit } from './parked-unit.js';
 import { parkedTopicOf } from './processor.js';
-import type { Unit, Verdict } from './suspects.js';
 
-/** The entry that says that a key is parked. Its value is the offset of the record that parked it. */
-export function parkedEntry(key: Buffer): string {
-  return `p:${key.toString('base64')}`;
-}
-
-/** A set-aside record or timer, for an operator: as it came, with where it came from and why it is here. */
-export function parkedCopy(processor: string, partition: number, unit: Unit, { error, bare }: Verdict): OutRecord {
+/** A set-aside record or timer in the parked topic, the history for people: as it came, with where it came from and why it is here. */
+export function parkedCopy(processor: string, partition: number, { unit, code, reason, bare }: ParkedUnit): OutRecord {
   const why = textHeaders({
-    hw_parked_code: errorCode(error) ?? 'HANDLER_FAILED',
-    hw_parked_reason: errorMessage(error),
+    hw_parked_code: code,
+    hw_parked_reason: reason,
     hw_parked_value: bare ? 'omitted' : undefined,
   });
   const topic = parkedTopicOf(processor);

@@ -2,6 +2,7 @@ import type { Clock } from '../clock/clock.js';
 import { Wakeup } from '../clock/wakeup.js';
 import { HeadwaterError, errorMessage } from '../errors/headwater.error.js';
 import type { Assignment, LogReader, LogWriter, Outcome } from '../log/log.js';
+import type { Pause } from './pause.js';
 import { stateTopicOf } from './processor.js';
 import { isRecordFault, type Suspects } from './suspects.js';
 import type { Room, Sealed, Task } from './task.js';
@@ -27,6 +28,10 @@ export interface LoopContext {
   readonly suspects: Suspects;
   readonly limits: BatchLimits;
   readonly onCommitted: (committed: Committed) => void;
+  /** While paused nothing is handled; what was handled is still committed. */
+  readonly pause: Pause;
+  /** Rejects when the work must end for a reason that lies outside of it. */
+  readonly watch: (signal: AbortSignal) => Promise<void>;
 }
 
 const POLL_MS = 250;
@@ -67,10 +72,13 @@ export class ProcessLoop {
     const { signal } = this.#context.assignment;
     const wake = () => this.#wakeup.wake();
     signal.addEventListener('abort', wake);
+    const unsubscribe = this.#context.pause.subscribe(wake);
+    const watching = this.#context.watch(this.#stopping.signal).catch((error: unknown) => this.#fail(error));
     const intake = this.#intake().catch((error: unknown) => this.#fail(error));
     try {
       while (!signal.aborted) {
         this.#startPumps();
+        if (this.#isAtRest()) this.#context.pause.rest();
         if (this.#failure !== undefined) throw this.#failure.error;
         if (this.#isRipe()) await this.#commitNext();
         else await this.#wakeup.sleep(this.#patienceMs());
@@ -78,9 +86,10 @@ export class ProcessLoop {
       await this.#drain();
     } finally {
       signal.removeEventListener('abort', wake);
+      unsubscribe();
       this.#closing = true;
       this.#stopping.abort();
-      await Promise.all([...this.#pumping.values(), this.#committing, intake]);
+      await Promise.all([...this.#pumping.values(), this.#committing, intake, watching]);
     }
   }
 
@@ -96,12 +105,12 @@ export class ProcessLoop {
   }
 
   #startPumps(): void {
-    if (this.#closing) return;
+    if (this.#closing || this.#context.pause.isPaused) return;
     for (const task of this.#context.tasks.values()) {
       if (this.#room.left <= 0) return;
       if (this.#pumping.has(task) || this.#owed.has(task) || !task.hasWork) continue;
       const pumping = task
-        .pump(this.#room, () => this.#closing || this.#owed.has(task))
+        .pump(this.#room, () => this.#closing || this.#owed.has(task) || this.#context.pause.isPaused)
         .catch((error: unknown) => this.#fail(error))
         .then(() => {
           this.#pumping.delete(task);
@@ -109,6 +118,12 @@ export class ProcessLoop {
         });
       this.#pumping.set(task, pumping);
     }
+  }
+
+  /** Paused, and everything that was handled is committed. */
+  #isAtRest(): boolean {
+    if (!this.#context.pause.isPaused || this.#pumping.size > 0 || this.#committing !== undefined) return false;
+    return ![...this.#context.tasks.values()].some(({ units }) => units > 0);
   }
 
   /** Whether the next transaction is to begin now. */

@@ -1,18 +1,32 @@
 import { randomUUID } from 'node:crypto';
 import { errorMessage } from '../errors/headwater.error.js';
-import type { Assignment, GroupOptions, Log, LogGroup, LogWriter } from '../log/log.js';
+import type { Assignment, GroupOptions, Log, LogWriter, PartitionOffset } from '../log/log.js';
 import { partitionOf } from '../log/partitioner.js';
 import type { Health, Logger, Running } from '../lifecycle/running.js';
+import type { Metric } from '../lifecycle/metric.js';
 import { systemClock, type Clock } from '../clock/clock.js';
 import type { Table } from './global-table.js';
+import { availablePositions, findTopics, watchTopics } from './inputs.js';
 import { LocalStates } from './local-states.js';
+import { Member } from './member.js';
+import { Pause } from './pause.js';
 import { ProcessLoop } from './process-loop.js';
+import { processMetrics } from './process-metrics.js';
 import { groupOf, stateTopicOf, type ProcessorDefinition } from './processor.js';
 import { restore } from './restore.js';
 import { memoryStore, type OpenStateStore } from './state-store.js';
 import { Suspects } from './suspects.js';
 import { Tables, withTables } from './tables.js';
 import { Task } from './task.js';
+import type { TaskState } from './task-state.js';
+import {
+  TOPOLOGY_ENTRY,
+  decodeTopology,
+  expectContinuable,
+  remadeInputs,
+  topologyOf,
+  type Topology,
+} from './topology.js';
 
 export interface ProcessOptions {
   readonly log: Log;
@@ -56,19 +70,21 @@ const TOMBSTONES_MS = 24 * 3_600_000;
  * Per batch one transaction holds the outputs, the state entries and the input offsets (P1). Any outcome but `committed` ends the
  * work on this assignment and starts it anew from what is committed: fence, read the stable offsets, restore. So there is one path for
  * a crash, a lost reply, a time-out and a rebalance. The states of tasks outlive assignments: what stays with this instance is only
- * brought up to date, not read again.
+ * brought up to date, not read again. What only a person can mend (a lost input, a changed partition count, a foreign state, a failure
+ * under `onFailure: 'stop'`) halts it: it leaves its group, its health is down until it is started again, and nothing is lost.
  */
 export class ProcessRunner implements Running {
   readonly #definition: ProcessorDefinition;
   readonly #options: ProcessOptions;
   readonly #clock: Clock;
   readonly #writer: LogWriter;
-  readonly #group: LogGroup;
-  readonly #run: Promise<void>;
+  readonly #member: Member;
+  readonly #pause = new Pause();
   readonly #suspects = new Suspects();
   readonly #states: LocalStates;
   readonly #tables: Tables;
   readonly #counts = { handled: 0, parked: 0, transactions: 0, restarts: 0 };
+  #working = false;
   #tasks: ReadonlyMap<number, Task> = new Map();
   #restoring: { readonly done: number; readonly total: number } | undefined;
   #status: Health['status'] = 'starting';
@@ -89,13 +105,14 @@ export class ProcessRunner implements Running {
     this.#definition = withTables(definition, this.#tables);
     const groupId = groupOf(definition.name);
     this.#writer = options.log.writer({ transactionalId: `${groupId}.${options.instanceId ?? randomUUID()}` });
-    this.#group = options.log.group({ ...options.group, groupId, topics: definition.inputs });
-    this.#run = this.#group
-      .run(
-        (assignment) => this.#work(assignment),
-        (error) => this.#failed(error),
-      )
-      .catch((error: unknown) => this.#ended(error));
+    this.#member = new Member(this.#definition, {
+      log,
+      clock: this.#clock,
+      group: options.group ?? {},
+      work: (assignment) => this.#work(assignment),
+      onFailure: (error) => this.#failed(error),
+      onEnd: (error) => this.#ended(error),
+    });
   }
 
   /** The tasks of the present assignment, for inspection. */
@@ -132,21 +149,43 @@ export class ProcessRunner implements Running {
         tasks: [...this.#tasks.keys()],
         ...this.#counts,
         restoring: this.#restoring,
+        paused: this.#pause.isPaused,
+        lag: Object.fromEntries([...this.#tasks].map(([partition, task]) => [partition, task.lag])),
+        parkedSequences: [...this.#tasks.values()].reduce((sum, task) => sum + task.state.parkedSequences, 0),
         lastError: this.#lastError,
       },
     };
   }
 
+  /** What a Prometheus page shows of it. */
+  metrics(): readonly Metric[] {
+    const [up, counts, tasks, restoring] = [this.#status === 'up', this.#counts, this.#tasks, this.#restoring];
+    return processMetrics(this.#definition.name, { up, counts, tasks, restoring });
+  }
+
+  /**
+   * Handles nothing more, and keeps its partitions. Resolves when everything that was handled is committed. Timers that become due
+   * meanwhile fire after `resume()`.
+   */
+  async pause(): Promise<void> {
+    const atRest = this.#pause.pause();
+    if (!this.#working) this.#pause.rest();
+    await atRest;
+  }
+
+  resume(): void {
+    this.#pause.resume();
+  }
+
   async stop(): Promise<void> {
-    await this.#group.stop();
-    await this.#run;
+    await this.#member.stop();
     await this.#writer.close();
     await this.#states.close();
     await this.#tables.close();
     this.#status = 'down';
   }
 
-  /** The group refuses us for good: the topics, the rights or the cluster are not as declared. The process goes on, its health tells. */
+  /** The group, the topics or the state refuse us for good. The process goes on, its health tells. */
   #ended(error: unknown): void {
     this.#lastError = errorMessage(error);
     this.#status = 'down';
@@ -164,7 +203,9 @@ export class ProcessRunner implements Running {
 
   async #work(assignment: Assignment): Promise<void> {
     const { log } = this.#options;
-    const { name } = this.#definition;
+    const definition = this.#definition;
+    const { name } = definition;
+    const topology = topologyOf(definition, await findTopics(log, definition));
     const partitions = [...new Set(assignment.partitions.map(({ partition }) => partition))];
     // P7: fence, then offsets, then state: the offsets wait for our own predecessor's transaction, the state for the offsets.
     await this.#writer.fence();
@@ -174,7 +215,7 @@ export class ProcessRunner implements Running {
     const { groupId } = assignment.membership;
     const committed = await log.admin.committedOffsets(groupId, [...assignment.partitions, ...counted]);
     const states = await this.#states.take(partitions);
-    const positions = await restore({
+    const restored = await restore({
       log,
       processor: name,
       states,
@@ -187,11 +228,12 @@ export class ProcessRunner implements Running {
     this.#restoring = undefined;
     await this.#tables.open(assignment.signal);
     if (assignment.signal.aborted) return;
+    const positions = await this.#positions(topology, states, restored);
     this.#states.followOthers();
     const tasks = new Map(
       [...states].map(([partition, state]) => [
         partition,
-        new Task(this.#definition, partition, state, this.#clock, this.#suspects),
+        new Task(definition, topology, partition, state, this.#clock, this.#suspects),
       ]),
     );
     this.#tasks = tasks;
@@ -202,6 +244,7 @@ export class ProcessRunner implements Running {
         if (position.topic !== stateTopic) reader.seek(position.topic, position.partition, position.next);
       }
       this.#status = 'up';
+      this.#working = true;
       await new ProcessLoop({
         processor: name,
         assignment,
@@ -219,10 +262,36 @@ export class ProcessRunner implements Running {
           this.#counts.handled += units;
           this.#counts.parked += parked;
         },
+        pause: this.#pause,
+        watch: (signal) => watchTopics(log, definition, topology, this.#clock, signal),
       }).run();
     } finally {
+      this.#working = false;
+      this.#pause.rest();
       await reader.close();
     }
+  }
+
+  /** Where the inputs go on, once every state is known to be of this processor as it is declared. */
+  #positions(
+    topology: Topology,
+    states: ReadonlyMap<number, TaskState>,
+    restored: readonly PartitionOffset[],
+  ): Promise<PartitionOffset[]> {
+    const remade = new Map<number, readonly string[]>();
+    for (const [partition, state] of states) {
+      const known = decodeTopology(state.get(TOPOLOGY_ENTRY));
+      expectContinuable(known, topology);
+      remade.set(partition, remadeInputs(known, topology));
+    }
+    return availablePositions({
+      log: this.#options.log,
+      definition: this.#definition,
+      positions: restored,
+      isRemade: ({ topic, partition }) => remade.get(partition)!.includes(topic),
+      clock: this.#clock,
+      logger: this.#options.logger,
+    });
   }
 
   #restores(progress: { readonly done: number; readonly total: number }): void {

@@ -9,11 +9,14 @@ import type { WriteSet } from './write-set.js';
 export class Scope implements ProcessContext {
   readonly now: number;
   readonly #writes: WriteSet;
+  readonly #onTimer: ((id: string) => void) | undefined;
   #over = false;
 
-  constructor(writes: WriteSet, now: number) {
+  /** `onTimer` is told of each timer that is set or cancelled. */
+  constructor(writes: WriteSet, now: number, onTimer?: (id: string) => void) {
     this.#writes = writes;
     this.now = now;
+    this.#onTimer = onTimer;
   }
 
   get state(): ProcessContext['state'] {
@@ -38,11 +41,13 @@ export class Scope implements ProcessContext {
 
   set(id: string, atMs: number): void {
     this.#open().set(`t:${id}`, Buffer.from(String(atMs)));
+    this.#onTimer?.(id);
   }
 
   cancel(id: string): void {
     const writes = this.#open();
     if (writes.get(`t:${id}`) !== undefined) writes.set(`t:${id}`, null);
+    this.#onTimer?.(id);
   }
 
   send(record: OutRecord): void {

@@ -47,7 +47,8 @@ export class Suspects {
   }
 }
 
-function nameOf(unit: Unit): string {
+/** What the unit is called, in errors too. */
+export function nameOf(unit: Unit): string {
   if ('record' in unit) return `${unit.record.topic}/${unit.record.partition}/${unit.record.offset}`;
   return `timer/${unit.partition}/${unit.timer.id}/${unit.timer.atMs}`;
 }

@@ -6,7 +6,8 @@ import type { Entries } from './write-set.js';
 
 /**
  * The committed state of one task (one partition of all inputs), and nothing else. It is a fold of the state topic:
- * `s:<key>` user state, `t:<id>` a timer, `p:<key>` a parked key, `o:<topic>` the input offset that this state includes.
+ * `s:<key>` user state, `t:<id>` a timer, `p:<sequence>` what is parked, `q:<sequence>/<n>` its nth record or timer, `o:<topic>` the
+ * input offset that this state includes, `v:topology` what it was made from.
  * It outlives assignments: whoever gets the partition again reads the state topic only from the stamp on.
  */
 export class TaskState implements Entries {
@@ -36,9 +37,9 @@ export class TaskState implements Entries {
     return this.#store.savedAtMs;
   }
 
-  /** False: no key is parked, so none needs to be looked up. */
-  get hasParked(): boolean {
-    return this.#parked > 0;
+  /** How many sequences are parked: keys, timers, records without key. */
+  get parkedSequences(): number {
+    return this.#parked;
   }
 
   get(entry: string): Buffer | undefined {

@@ -1,15 +1,12 @@
-import { HeadwaterError } from '../errors/headwater.error.js';
 import type { FetchedBatch, LogRecord, OutRecord, PartitionOffset } from '../log/log.js';
-import { backoffMs, type Clock } from '../clock/clock.js';
-import { parkedCopy, parkedEntry } from './parking.js';
-import { stateTopicOf, type DueTimer, type ProcessorDefinition } from './processor.js';
-import { Scope } from './scope.js';
-import type { Suspects, Unit, Verdict } from './suspects.js';
+import type { Clock } from '../clock/clock.js';
+import { controlTopicOf, stateTopicOf, type DueTimer, type ProcessorDefinition } from './processor.js';
+import type { Suspects, Unit } from './suspects.js';
 import type { TaskState } from './task-state.js';
+import { TOPOLOGY_ENTRY, encodeTopology, type Topology } from './topology.js';
+import { UnitRunner } from './unit-runner.js';
 import { WriteSet } from './write-set.js';
 
-/** How often a technical error is tried again before the key is parked. */
-export const HANDLER_ATTEMPTS = 3;
 /** How long handlers that never wait may keep the process from its input and output. */
 const SLICE_MS = 5;
 
@@ -36,28 +33,40 @@ export interface Sealed {
 export class Task {
   readonly partition: number;
   readonly state: TaskState;
+  readonly #topology: Buffer;
   readonly #definition: ProcessorDefinition;
   readonly #clock: Clock;
-  readonly #suspects: Suspects;
+  readonly #controlTopic: string;
+  readonly #runner: UnitRunner;
   readonly #next = new Map<string, number>();
+  readonly #ends = new Map<string, number>();
   readonly #changed = new Set<string>();
   #queue: FetchedBatch[] = [];
   #at = 0;
   #open: WriteSet;
   #sealed: WriteSet | undefined;
-  #mayBeParked: boolean;
   #units = 0;
+  #handled = 0;
   #parked = 0;
   #last: Unit | undefined;
 
-  constructor(definition: ProcessorDefinition, partition: number, state: TaskState, clock: Clock, suspects: Suspects) {
+  /** `topology`: what the state says of itself from the next transaction on. */
+  constructor(
+    definition: ProcessorDefinition,
+    topology: Topology,
+    partition: number,
+    state: TaskState,
+    clock: Clock,
+    suspects: Suspects,
+  ) {
     this.#definition = definition;
+    this.#topology = encodeTopology(topology);
     this.partition = partition;
     this.state = state;
     this.#clock = clock;
-    this.#suspects = suspects;
+    this.#controlTopic = controlTopicOf(definition.name);
+    this.#runner = new UnitRunner(definition, { partition, hasParked: state.parkedSequences > 0 }, clock, suspects);
     this.#open = new WriteSet(state);
-    this.#mayBeParked = state.hasParked;
   }
 
   /** Where an input continues. Called for each, before the first record. */
@@ -67,6 +76,14 @@ export class Task {
 
   enqueue(batch: FetchedBatch): void {
     this.#queue.push(batch);
+    this.#ends.set(batch.topic, batch.lastStableOffset);
+  }
+
+  /** Offsets between what was handled and the last stable offset that was seen, over all inputs. */
+  get lag(): number {
+    let lag = 0;
+    for (const [topic, end] of this.#ends) lag += Math.max(0, end - this.#next.get(topic)!);
+    return lag;
   }
 
   /** Fetched records that no handler has seen. */
@@ -82,6 +99,11 @@ export class Task {
   get nextTimerAt(): number {
     const at = this.state.nextTimerAt() ?? Infinity;
     return at > this.#clock.now() ? at : Infinity;
+  }
+
+  /** Records and timers handled on this assignment. */
+  get handled(): number {
+    return this.#handled + this.#units;
   }
 
   /** Handled since the last seal: records and timers. */
@@ -107,7 +129,7 @@ export class Task {
       if (room.left <= 0) return;
       room.left--;
       const record = batch.records[this.#at]!;
-      const handling = this.#handle(record);
+      const handling = record.topic === this.#controlTopic ? this.#control(record) : this.#run({ record });
       if (handling !== undefined) await handling;
       this.#at++;
       this.#moveTo(record.topic, record.offset + 1);
@@ -124,6 +146,7 @@ export class Task {
     const stateTopic = stateTopicOf(this.#definition.name);
     // P8: a batch of timers alone moves no input. It is counted, so that a restore knows whether it has seen it.
     if (this.#changed.size === 0) this.#moveTo(stateTopic, this.#next.get(stateTopic)! + 1);
+    this.#declare();
     const topics = [...this.#changed];
     for (const topic of topics) this.#open.set(`o:${topic}`, Buffer.from(String(this.#next.get(topic)!)));
     const sealed = this.#open;
@@ -140,6 +163,7 @@ export class Task {
     this.#sealed = sealed;
     this.#open = new WriteSet(sealed);
     this.#changed.clear();
+    this.#handled += this.#units;
     this.#units = 0;
     this.#parked = 0;
     return result;
@@ -150,6 +174,13 @@ export class Task {
     await this.state.apply(this.#sealed!.entries, stamp ?? this.state.stamp);
     this.#open.below = this.state;
     this.#sealed = undefined;
+  }
+
+  /** With another topology go the positions in it: an offset means nothing in another topic. */
+  #declare(): void {
+    if (this.#open.get(TOPOLOGY_ENTRY)?.equals(this.#topology) === true) return;
+    this.#open.set(TOPOLOGY_ENTRY, this.#topology);
+    for (const topic of this.#next.keys()) this.#changed.add(topic);
   }
 
   #finish(batch: FetchedBatch): void {
@@ -170,10 +201,7 @@ export class Task {
       if (closing() || room.left <= 0) return;
       if (!this.#isSet(timer)) continue;
       room.left--;
-      await this.#attempt({ timer, partition: this.partition }, (scope) => {
-        scope.cancel(timer.id);
-        return this.#definition.onTimer?.(timer, scope);
-      });
+      await this.#run({ timer, partition: this.partition });
     }
   }
 
@@ -188,74 +216,23 @@ export class Task {
     return this.#open.get(timerEntry(timer))?.toString('utf8') === String(timer.atMs);
   }
 
-  #handle(record: LogRecord): void | Promise<void> {
-    return this.#attempt({ record }, (scope) => this.#definition.onRecord(record, scope));
-  }
-
-  /** Everything a handler does is kept when it ends well; otherwise the unit is parked. Returns a promise only when there is something to wait for. */
-  #attempt(unit: Unit, handler: (scope: Scope) => void | Promise<void>): void | Promise<void> {
-    this.#open.savepoint();
+  #run(unit: Unit): void | Promise<void> {
     this.#units++;
     this.#last = unit;
-    const verdict = this.#suspects.verdict(unit) ?? this.#behindParked(unit);
-    if (verdict !== undefined) return this.#park(unit, verdict);
-    const scope = new Scope(this.#open, this.#clock.now());
-    try {
-      const running = handler(scope);
-      if (isPromise(running)) return this.#settle(unit, handler, scope, running);
-      scope.end();
-    } catch (error) {
-      return this.#settle(unit, handler, scope, Promise.reject(error));
-    }
+    const parked = this.#runner.run(unit, this.#open);
+    if (typeof parked === 'boolean') return this.#count(parked);
+    return parked.then((late) => this.#count(late));
   }
 
-  async #settle(
-    unit: Unit,
-    handler: (scope: Scope) => void | Promise<void>,
-    first: Scope,
-    running: Promise<void>,
-  ): Promise<void> {
-    let scope = first;
-    for (let attempt = 1; ; attempt++) {
-      try {
-        await (attempt === 1 ? running : handler(scope));
-        scope.end();
-        return;
-      } catch (error) {
-        scope.end();
-        // P5: nothing of a failed attempt is kept.
-        this.#open.rollback();
-        const lasting = error instanceof HeadwaterError && !error.retryable;
-        if (lasting || attempt >= HANDLER_ATTEMPTS) return this.#park(unit, { error, bare: false });
-        await this.#clock.wait(backoffMs(attempt));
-        scope = new Scope(this.#open, this.#clock.now());
-      }
-    }
+  #control(record: LogRecord): Promise<void> {
+    this.#units++;
+    this.#last = { record };
+    return this.#runner.control(record, this.#open);
   }
 
-  /** P6: what follows a parked record on its key waits behind it, in order. */
-  #behindParked(unit: Unit): Verdict | undefined {
-    if (!this.#mayBeParked || !('record' in unit) || unit.record.key === null) return undefined;
-    if (this.#open.get(parkedEntry(unit.record.key)) === undefined) return undefined;
-    return { error: new HeadwaterError('KEY_PARKED', 'an earlier record of this key is parked'), bare: false };
-  }
-
-  #park(unit: Unit, verdict: Verdict): void {
-    this.#parked++;
-    if ('timer' in unit) this.#open.set(timerEntry(unit.timer), null);
-    else if (unit.record.key !== null) this.#parkKey(unit.record.key, unit.record.offset);
-    this.#open.send(parkedCopy(this.#definition.name, this.partition, unit, verdict));
-  }
-
-  #parkKey(key: Buffer, offset: number): void {
-    this.#mayBeParked = true;
-    const entry = parkedEntry(key);
-    if (this.#open.get(entry) === undefined) this.#open.set(entry, Buffer.from(String(offset)));
+  #count(parked: boolean): void {
+    if (parked) this.#parked++;
   }
 }
 
 const timerEntry = ({ id }: DueTimer): string => `t:${id}`;
-
-function isPromise(value: void | Promise<void>): value is Promise<void> {
-  return typeof (value as Promise<void> | undefined)?.then === 'function';
-}

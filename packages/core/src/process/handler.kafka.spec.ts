@@ -1,0 +1,174 @@
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { eventually, uniqueName } from '@headwater/testing';
+import { systemClock } from '../clock/clock.js';
+import { prometheusText } from '../lifecycle/metric.js';
+import type { Log } from '../log/log.js';
+import { produce, textRecord } from '../log/log.testing.js';
+import type { ProcessContext } from './processor.js';
+import { Scene, messageOf, sums } from './process.testing.js';
+
+let scene: Scene;
+beforeEach(() => {
+  scene = new Scene();
+});
+afterEach(() => scene.close());
+
+const keys = ['a', 'b', 'c', 'd'];
+const handled = (facts: Readonly<Record<string, unknown>>) => facts['handled'];
+
+describe('a handler', () => {
+  it('S44 may outlast the transaction time-out: no transaction is open meanwhile, and the result is exactly f(input)', async () => {
+    await scene.createTopics(1);
+    const hasty: Log = {
+      ...scene.log,
+      writer: (options) => scene.log.writer({ ...options, transactionTimeoutMs: 1_000 }),
+    };
+    let slow: Promise<void> | undefined;
+    const open: boolean[] = [];
+    const runner = scene.run(
+      {
+        onRecord: async (record, context) => {
+          const value = record.value!.toString();
+          scene.count(record.key!.toString(), value, context);
+          if (value !== '5') return;
+          slow ??= systemClock.wait(2_500);
+          await slow;
+          for (const { lastStable, high } of await scene.log.admin.offsets(scene.output)) open.push(lastStable < high);
+        },
+      },
+      { log: hasty },
+    );
+    await produce(
+      scene.log,
+      ['1', '5', '1'].flatMap((value) => [scene.record('a', value), scene.record('b', value)]),
+    );
+    await scene.seen({ a: ['1', '6', '7'], b: ['1', '6', '7'] });
+    expect(open).toEqual([false, false]);
+    const [end] = await scene.log.admin.offsets(scene.output);
+    expect(end!.lastStable).toBe(end!.high);
+    expect(runner.health().facts['restarts']).toBe(0);
+  });
+
+  it('S63 may send a hundred times without waiting: none is lost or doubled by a lost acknowledgement, and late ones are refused', async () => {
+    await scene.createTopics(2);
+    const { log, proxy } = await scene.faultyLog();
+    const late: Promise<string>[] = [];
+    let lost = false;
+    let release!: () => void;
+    const gate = new Promise<void>((resolve) => (release = resolve));
+    scene.run(
+      {
+        onRecord: (record, context) => {
+          const key = record.key!.toString();
+          const send = async (n: number) => context.send(textRecord(scene.output, key, String(n)));
+          for (let n = 0; n < 100; n++) void send(n);
+          late.push(messageOf(gate.then(() => send(100))));
+        },
+      },
+      { log },
+    );
+    proxy.decide = ({ apiName }) => {
+      if (lost || apiName !== 'Produce') return undefined;
+      lost = true;
+      return { at: 'response', act: 'close' };
+    };
+    await produce(scene.log, [scene.record('a', 'go'), scene.record('b', 'go')]);
+    const all = Array.from({ length: 100 }, (_, n) => String(n));
+    await scene.seen({ a: all, b: all });
+    expect(lost).toBe(true);
+    release();
+    const said = await Promise.all(late);
+    expect(said.length).toBeGreaterThanOrEqual(2);
+    for (const one of said) expect(one).toMatch(/^PROCESS_CONTEXT_OVER/);
+    await produce(scene.log, [scene.record('c', 'go')]);
+    await scene.seen({ a: all, b: all, c: all });
+  });
+
+  it('S82 that is idle leaves its group a lag of 0 beside a foreign open transaction', async () => {
+    await scene.createTopics(1);
+    const runner = scene.run();
+    await produce(scene.log, scene.ones(keys, 5));
+    await scene.seen(sums(keys, 5));
+    const foreign = scene.log.writer({ transactionalId: uniqueName('foreign'), transactionTimeoutMs: 60_000 });
+    await foreign.fence();
+    const open = foreign.begin();
+    await open.append(scene.ones(keys, 10));
+    const lag = async () => (await scene.log.admin.lag(`headwater.${scene.name}`, [scene.input])).map((one) => one.lag);
+    await eventually(async () => expect(await lag()).toEqual([0]));
+    await eventually(() => expect(runner.health().facts['lag']).toEqual({ 0: 0 }));
+    const [end] = await scene.log.admin.offsets(scene.input);
+    expect(end!.high - end!.lastStable).toBe(keys.length * 10);
+    await open.commit();
+    await scene.seen(sums(keys, 15));
+    await eventually(async () => expect(await lag()).toEqual([0]));
+  });
+});
+
+describe('a processor', () => {
+  it('handles nothing while it is paused, keeps its partitions and its heartbeat, and goes on when resumed', async () => {
+    await scene.createTopics(2);
+    const runner = scene.run();
+    await produce(scene.log, scene.ones(keys, 2));
+    await scene.seen(sums(keys, 2));
+    await runner.pause();
+    const tasks = runner.tasks;
+    const before = handled(runner.health().facts);
+    await produce(scene.log, scene.ones(keys, 3));
+    // The records have arrived: the lag counts them, nothing handles them.
+    await eventually(() =>
+      expect(Object.values(runner.health().facts['lag'] as Record<string, number>).every((lag) => lag > 0)).toBe(true),
+    );
+    await scene.seen(sums(keys, 2));
+    expect(handled(runner.health().facts)).toBe(before);
+    expect(runner.health()).toMatchObject({ status: 'up', facts: { paused: true } });
+    runner.resume();
+    await scene.seen(sums(keys, 5));
+    expect(runner.tasks).toBe(tasks);
+  });
+
+  it('pauses behind the record that is being handled, with that committed', async () => {
+    await scene.createTopics(1);
+    let entered!: () => void;
+    const inside = new Promise<void>((resolve) => (entered = resolve));
+    let release!: () => void;
+    const gate = new Promise<void>((resolve) => (release = resolve));
+    const runner = scene.run({
+      onRecord: async (record: { key: Buffer | null; value: Buffer | null }, context: ProcessContext) => {
+        entered();
+        await gate;
+        scene.count(record.key!.toString(), record.value!.toString(), context);
+      },
+    });
+    await produce(scene.log, scene.ones(['a'], 3));
+    await inside;
+    const paused = runner.pause();
+    release();
+    await paused;
+    await scene.seen({ a: ['1'] });
+    runner.resume();
+    await scene.seen({ a: ['1', '2', '3'] });
+  });
+
+  it('shows on a metrics page what it handled, parked and has yet to do, by partition', async () => {
+    await scene.createTopics(1);
+    const runner = scene.run({
+      onRecord: (record, context) => {
+        if (record.value!.toString() === 'bad') throw new TypeError('bad');
+        scene.count(record.key!.toString(), record.value!.toString(), context);
+      },
+    });
+    await produce(scene.log, [...scene.ones(keys, 2), scene.record('z', 'bad'), scene.record('z', '1')]);
+    await scene.seen(sums(keys, 2));
+    const page = () => prometheusText(runner.metrics());
+    const labels = `{processor="${scene.name}"}`;
+    const ofTask = `{processor="${scene.name}",partition="0"}`;
+    await eventually(() => {
+      expect(page()).toContain(`headwater_processor_committed_total${labels} 10`);
+      expect(page()).toContain(`headwater_processor_lag_offsets${ofTask} 0`);
+    });
+    expect(page()).toContain(`# TYPE headwater_processor_up gauge\nheadwater_processor_up${labels} 1\n`);
+    expect(page()).toContain(`headwater_processor_parked_total${labels} 2`);
+    expect(page()).toContain(`headwater_processor_parked_sequences${ofTask} 1`);
+    expect(page()).toContain(`headwater_processor_restarts_total${labels} 0`);
+  });
+});

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from '@jest/globals';
-import { groupOf, parkedTopicOf, stateTopicOf, type LogRecord, type OutRecord } from '@headwater/core';
+import { controlTopicOf, groupOf, parkedTopicOf, stateTopicOf, type LogRecord, type OutRecord } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
 import {
   eventually,
@@ -19,6 +19,9 @@ const script = fileURLToPath(new URL('./counting-process.mjs', import.meta.url))
 const log = kafkaLog({ brokers });
 const PARTITIONS = [0, 1];
 const RECORDS = 400;
+/** What the processes put in one transaction at most, and how far they handle ahead of it. */
+const BATCH = 40;
+const AHEAD = BATCH;
 
 afterAll(() => log.close());
 
@@ -96,10 +99,11 @@ class Processor {
       const known = sums.get(text(key)) ?? [];
       sums.set(text(key), [...known, (known.at(-1) ?? 0) + Number(text(value).slice('add '.length))]);
     }
-    const ends = PARTITIONS.map((partition) => ({
-      topic: this.input,
+    // Behind the marker of the last transaction: a position that moved over offsets without records is committed, too.
+    const ends = (await log.admin.offsets(this.input)).map(({ topic, partition, high }) => ({
+      topic,
       partition,
-      next: input.filter((record) => record.partition === partition).at(-1)!.offset + 1,
+      next: high,
     }));
     const inputs = PARTITIONS.map((partition) => ({ topic: this.input, partition }));
     await eventually(async () => expect(await log.admin.committedOffsets(groupOf(this.name), inputs)).toEqual(ends), {
@@ -116,8 +120,10 @@ class Processor {
     expect(sorted(seen)).toEqual(sorted(sums));
     expect(await readAll(log, parkedTopicOf(this.name))).toEqual([]);
     const entries = new Map<string, string>();
+    const ofOthers = new Set([`o:${controlTopicOf(this.name)}`, 'v:topology']);
     for (const { partition, key, value } of await readAll(log, state))
-      entries.set(text(key).startsWith('o:') ? `${text(key)}/${partition}` : text(key), text(value));
+      if (!ofOthers.has(text(key)))
+        entries.set(text(key).startsWith('o:') ? `${text(key)}/${partition}` : text(key), text(value));
     expect(sorted(entries)).toEqual(
       sorted([
         ...[...sums].map(([key, of]) => [`s:${key}`, String(of.at(-1))] as const),
@@ -186,6 +192,13 @@ describe('a processor at the boundaries of its requests', () => {
     }),
   );
 
+  /** Nobody was called more than twice, and no more than `most` twice. */
+  function expectAgain(handled: readonly number[], most: number): void {
+    const again = handled.filter((times) => times !== 1);
+    expect(again.filter((times) => times !== 2)).toEqual([]);
+    expect(again.length).toBeLessThanOrEqual(most);
+  }
+
   /** Loses every EndTxn from the third on until the writer fences and returns the requests from there on. */
   async function loseThirdEnd(processor: Processor, at: 'request' | 'response') {
     let ends = 0;
@@ -206,29 +219,32 @@ describe('a processor at the boundaries of its requests', () => {
     return after;
   }
 
-  it.concurrent('S40 is unknown without a reply to EndTxn: fences, restores, refetches and runs nothing again', () =>
-    Processor.with(async (processor) => {
-      const after = await loseThirdEnd(processor, 'response');
-      await processor.expectExactly();
-      expect(after.indexOf('OffsetFetch')).toBeGreaterThan(after.indexOf('InitProducerId'));
-      expect(after.indexOf('Fetch', after.indexOf('OffsetFetch'))).toBeLessThan(after.indexOf('Produce'));
-      const handled = [...processor.handled().values()];
-      expect(handled).toHaveLength(RECORDS);
-      expect(handled.filter((times) => times !== 1)).toEqual([]);
-    }),
+  it.concurrent(
+    'S40 is unknown without a reply to EndTxn: fences, restores, refetches and runs nothing of it again',
+    () =>
+      Processor.with(async (processor) => {
+        const after = await loseThirdEnd(processor, 'response');
+        await processor.expectExactly();
+        expect(after.indexOf('OffsetFetch')).toBeGreaterThan(after.indexOf('InitProducerId'));
+        expect(after.indexOf('Fetch', after.indexOf('OffsetFetch'))).toBeLessThan(after.indexOf('Produce'));
+        const handled = [...processor.handled().values()];
+        expect(handled).toHaveLength(RECORDS);
+        // Handling runs ahead of the commit by one batch; what it read of that batch is dropped with it.
+        expectAgain(handled, AHEAD);
+      }),
   );
 
-  it.concurrent('S41 is unknown without an EndTxn request that arrives: as S40, and that batch runs again once', () =>
-    Processor.with(async (processor) => {
-      const after = await loseThirdEnd(processor, 'request');
-      await processor.expectExactly();
-      expect(after.indexOf('OffsetFetch')).toBeGreaterThan(after.indexOf('InitProducerId'));
-      expect(after.indexOf('Fetch', after.indexOf('OffsetFetch'))).toBeLessThan(after.indexOf('Produce'));
-      const handled = [...processor.handled().values()];
-      expect(handled).toHaveLength(RECORDS);
-      const again = handled.filter((times) => times !== 1);
-      expect(new Set(again)).toEqual(new Set([2]));
-      expect(again.length).toBeLessThanOrEqual(40);
-    }),
+  it.concurrent(
+    'S41 is unknown without an EndTxn request that arrives: as S40, and that batch runs again once, too',
+    () =>
+      Processor.with(async (processor) => {
+        const after = await loseThirdEnd(processor, 'request');
+        await processor.expectExactly();
+        expect(after.indexOf('OffsetFetch')).toBeGreaterThan(after.indexOf('InitProducerId'));
+        expect(after.indexOf('Fetch', after.indexOf('OffsetFetch'))).toBeLessThan(after.indexOf('Produce'));
+        const handled = [...processor.handled().values()];
+        expect(handled).toHaveLength(RECORDS);
+        expectAgain(handled, BATCH + AHEAD);
+      }),
   );
 });

@@ -115,6 +115,7 @@ describe('wiring of sagas', () => {
       ['headwater.saga.good', 'compact', 3],
       ['headwater.saga.good.replies', 'delete', 3],
       ['headwater.saga.good.parked', 'delete', 3],
+      ['headwater.saga.good.control', 'delete', 3],
     ]);
     expect(wiring.plans[0]!.parts.map((part) => part.role)).toEqual(['processors', 'processors', 'projections']);
   });

@@ -31,9 +31,11 @@ describe('a handler', () => {
           const value = record.value!.toString();
           scene.count(record.key!.toString(), value, context);
           if (value !== '5') return;
-          slow ??= systemClock.wait(2_500);
+          slow ??= systemClock.wait(2_500).then(async () => {
+            for (const { lastStable, high } of await scene.log.admin.offsets(scene.output))
+              open.push(lastStable < high);
+          });
           await slow;
-          for (const { lastStable, high } of await scene.log.admin.offsets(scene.output)) open.push(lastStable < high);
         },
       },
       { log: hasty },
@@ -43,7 +45,7 @@ describe('a handler', () => {
       ['1', '5', '1'].flatMap((value) => [scene.record('a', value), scene.record('b', value)]),
     );
     await scene.seen({ a: ['1', '6', '7'], b: ['1', '6', '7'] });
-    expect(open).toEqual([false, false]);
+    expect(open).toEqual([false]);
     const [end] = await scene.log.admin.offsets(scene.output);
     expect(end!.lastStable).toBe(end!.high);
     expect(runner.health().facts['restarts']).toBe(0);

@@ -108,7 +108,7 @@ export class Sums {
 
   /** The sums that the states must hold now. */
   get sums(): Record<string, string> {
-    return Object.fromEntries([...this.#last].map(([key, sum]) => [key, String(sum)]).sort());
+    return Object.fromEntries([...this.#last].map(([key, sum]) => [key, String(sum)] as const).sort(byKey));
   }
 
   async close(): Promise<void> {
@@ -128,7 +128,7 @@ export async function userState(...runners: readonly ProcessRunner[]): Promise<R
         if (entry.startsWith('s:')) sums.push([entry.slice(2), Buffer.from(value, 'base64').toString()]);
     }
   }
-  return Object.fromEntries(sums.sort());
+  return Object.fromEntries(sums.sort(byKey));
 }
 
 export interface Applied {
@@ -170,3 +170,5 @@ export function observed(open: OpenStateStore): { readonly open: OpenStateStore;
     },
   };
 }
+
+const byKey = ([a]: readonly [string, string], [b]: readonly [string, string]): number => (a < b ? -1 : 1);

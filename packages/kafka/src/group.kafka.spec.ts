@@ -3,7 +3,7 @@ import type { Assignment, GroupOptions, Log, LogGroup } from '@headwater/core';
 import { newTopic, testBrokers, testLog, unique } from './broker.testing.js';
 import { eventually } from './eventually.testing.js';
 import { NewProtocolMember } from './new-protocol-member.testing.js';
-import { aborted } from './wait.js';
+import { aborted, wait } from './wait.js';
 
 describe('group', () => {
   let log: Log;
@@ -54,6 +54,34 @@ describe('group', () => {
     await a.group.stop();
     await a.running;
     expect([...a.errors, ...b.errors]).toEqual([]);
+  });
+
+  it('gets through work that always outlasts the rebalance time-out, with a second member at the door', async () => {
+    const topic = await newTopic(log, 1);
+    const groupId = unique('group');
+    const done: string[] = [];
+    let attempts = 0;
+    const slow = (name: string) => {
+      const group = log.group({ groupId, topics: [topic], sessionTimeoutMs: 2_000, rebalanceTimeoutMs: 1_000 });
+      const running = group.run(
+        async ({ membership, partitions, signal }) => {
+          if (partitions.length === 0) return aborted(signal);
+          // A record's handler: it does not hear the signal, and is a little slower each time.
+          await wait(2_500 + 300 * attempts++);
+          const writer = log.writer({ transactionalId: unique(name) });
+          await writer.fence();
+          const end = await writer.transact([], { membership, offsets: [{ topic, partition: 0, next: 1 }] });
+          await writer.close();
+          if (end.outcome === 'committed') done.push(name);
+        },
+        () => undefined,
+      );
+      return { group, running };
+    };
+    const members = [slow('a'), slow('b')];
+    await eventually(() => (done.length > 0 ? true : undefined));
+    await Promise.all(members.map(({ group }) => group.stop()));
+    await Promise.all(members.map(({ running }) => running));
   });
 
   it('joins again only after the work of the revoked assignment has settled', async () => {

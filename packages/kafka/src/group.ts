@@ -11,6 +11,7 @@ const FIRST_BACKOFF_MS = 200;
 const LAST_BACKOFF_MS = 5_000;
 /** A join takes two attempts, one of a member that was forgotten three; whoever is asked more often is in a dispute and gives it time. */
 const EAGER_ATTEMPTS = 3;
+const LONGEST_GRACE_MS = 300_000;
 
 type Work = (assignment: Assignment) => Promise<void>;
 
@@ -59,6 +60,7 @@ export class KafkaGroup implements LogGroup {
     const { groupId, topics } = this.#options;
     let backoffMs = FIRST_BACKOFF_MS;
     let attempts = 0;
+    let overdue = 0;
     const pause = async () => {
       await wait(backoffMs, stopping);
       backoffMs = Math.min(backoffMs * 2, LAST_BACKOFF_MS);
@@ -75,7 +77,9 @@ export class KafkaGroup implements LogGroup {
         }
         attempts = 0;
         backoffMs = FIRST_BACKOFF_MS;
-        await this.#hold(given, work, onError);
+        overdue = (await this.#hold(given, work, onError)) === 'overdue' ? overdue + 1 : 0;
+        // Joining again at once would throw out whoever works on the same slow record now: two would do that to each other for ever.
+        if (overdue > 0) await wait(this.#graceMs(overdue), stopping);
       } catch (error) {
         if (stopping.aborted) return;
         if (error instanceof KafkaError && !error.retryable) throw error;
@@ -85,8 +89,16 @@ export class KafkaGroup implements LogGroup {
     }
   }
 
-  /** From the assignment to its end: resolves when the work has settled and the group may be joined again. */
-  async #hold(given: Given, work: Work, onError: (error: unknown) => void): Promise<void> {
+  /** How long the others get to end a record that outlasted this member's rebalance time-out `overdue` times in a row. */
+  #graceMs(overdue: number): number {
+    return Math.min((this.#options.rebalanceTimeoutMs / 2) * 2 ** (overdue - 1), LONGEST_GRACE_MS);
+  }
+
+  /**
+   * From the assignment to its end: resolves when the work has settled and the group may be joined again. `overdue`: the group went on
+   * without this member, which was alive but did not end its work in time.
+   */
+  async #hold(given: Given, work: Work, onError: (error: unknown) => void): Promise<'settled' | 'overdue'> {
     const { sessionTimeoutMs, groupId, instanceId } = this.#options;
     const revoking = new AbortController();
     const settled = new AbortController();
@@ -99,10 +111,11 @@ export class KafkaGroup implements LogGroup {
     settled.abort();
     const loss = await beating;
     this.#stopping.signal.removeEventListener('abort', stop);
-    if (loss === undefined) return;
+    if (loss === undefined) return 'settled';
     this.#seat.lost(loss.error);
     if (loss.error === FENCED_INSTANCE_ID) throw instanceFenced(groupId, instanceId);
     if (!this.#stopping.signal.aborted) report(memberLost(groupId, sessionTimeoutMs, loss), onError);
+    return loss.error !== undefined && loss.stalledMs < sessionTimeoutMs / 2 ? 'overdue' : 'settled';
   }
 
   async #leave(): Promise<void> {

@@ -78,7 +78,9 @@ describe('group', () => {
       );
       return { group, running };
     };
-    const members = [slow('a'), slow('b')];
+    const members = [slow('a')];
+    await eventually(() => (attempts > 0 ? true : undefined));
+    members.push(slow('b'));
     await eventually(() => (done.length > 0 ? true : undefined));
     await Promise.all(members.map(({ group }) => group.stop()));
     await Promise.all(members.map(({ running }) => running));

@@ -293,6 +293,28 @@ describe('the bank over HTTP', () => {
     await bank.rows('DROP TRIGGER jam ON bank.holds');
   });
 
+  it('tells a transfer whose command is parked at its participant, with the reason', async () => {
+    const [from, to] = await Promise.all([api.open(1_000), api.open()]);
+    const writer = bank.log.writer({ transactionalId: 'forger-of-accounts' });
+    await writer.fence();
+    const forged = {
+      topic: 'bank.ledger.commands',
+      key: Buffer.from(from),
+      value: Buffer.from([0xff, 0x00]),
+      headers: textHeaders({ ce_id: randomUUID(), ce_type: 'ReserveFunds', ce_source: 'forger' }),
+    };
+    expect(await writer.transact([forged])).toMatchObject({ outcome: 'committed' });
+    await writer.close();
+    await eventually(async () =>
+      expect(await bank.count('FROM headwater.parked WHERE record_key = $1', [Buffer.from(from)])).toBe(1),
+    );
+    const sent = await api.transfer({ fromAccountId: from, toAccountId: to, amountCents: 100 });
+    const told = await ended(sent.body['transferId'], 'parked');
+    expect(told['reason']).toBe('reserve: KEY_PARKED: an earlier record of this key is parked');
+    await bank.rows('DELETE FROM headwater.parked WHERE record_key = $1', [Buffer.from(from)]);
+    expect((await api.get('/metrics')).text).toMatch(/headwater_processor_up\{processor="saga.transfer"\} 1/);
+  });
+
   it('G51 parks undecodable commands, replies and start events with their bytes, and the partitions go on', async () => {
     const bad = Buffer.from([0xff, 0x00, 0x7b, 0xfe]);
     const writer = bank.log.writer({ transactionalId: 'forger' });

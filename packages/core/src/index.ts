@@ -11,7 +11,10 @@ export {
 export type { ErrorFacts, HeadwaterErrorOptions } from './errors/headwater.error.js';
 export { silentLogger } from './lifecycle/running.js';
 export type { Health, Logger, Running } from './lifecycle/running.js';
+export { prometheusText } from './lifecycle/metric.js';
+export type { Metric } from './lifecycle/metric.js';
 export { headerText, textHeaders } from './log/headers.js';
+export { readCommitted } from './log/read-committed.js';
 export { murmur2, partitionOf } from './log/partitioner.js';
 export type {
   Assignment,

@@ -64,7 +64,19 @@ export function applyParticipant(topic: string, handlers: readonly BoundHandler[
       }
       await writeInbox(sql, entries);
     },
+    onParked: (record, error, sql) => tellParked(record, error, sql),
   };
+}
+
+/** I4: the saga learns that its command waits for an operator. The command may still happen, so this is no failure: its reply comes later. */
+async function tellParked(record: LogRecord, error: unknown, sql: Sql): Promise<void> {
+  const [id, sagaId, replyTo, step] = ['ce_id', 'hw_correlation', 'hw_reply_to', 'hw_step'].map((name) =>
+    headerText(record.headers, name),
+  );
+  if (id === undefined || sagaId === undefined || replyTo === undefined || step === undefined) return;
+  const direction = headerText(record.headers, 'hw_direction') === 'undo' ? 'undo' : 'do';
+  const reply: Reply = { step, direction, outcome: 'parked', reason: errorMessage(error) };
+  await sendReply(sql, { id, sagaId }, replyTo, reply, 'parked');
 }
 
 function prepare(record: LogRecord, byType: ReadonlyMap<string, BoundHandler>): PreparedCommand {
@@ -92,7 +104,7 @@ async function execute(
   sql: Sql,
   outcomeOf: (id: string) => InboxOutcome | undefined,
   cancel: (id: string) => void,
-): Promise<Reply> {
+): Promise<Reply & { readonly outcome: Exclude<Reply['outcome'], 'parked'> }> {
   const { step, direction, undoes } = command;
   if (undoes !== undefined) {
     const done = outcomeOf(undoes);
@@ -127,13 +139,19 @@ function contextOf(command: PreparedCommand, sql: Sql): SqlContext {
   };
 }
 
-async function sendReply(sql: Sql, command: PreparedCommand, topic: string, reply: Reply): Promise<void> {
+async function sendReply(
+  sql: Sql,
+  command: Pick<PreparedCommand, 'id' | 'sagaId'>,
+  topic: string,
+  reply: Reply,
+  what: 'reply' | 'parked' = 'reply',
+): Promise<void> {
   await emitText(sql, {
     topic,
     key: command.sagaId,
     value: JSON.stringify(reply, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value)),
     headers: envelopeFields({
-      id: `${command.id}:reply`,
+      id: `${command.id}:${what}`,
       type: 'Reply',
       source: 'participant',
       subject: command.sagaId,

@@ -72,6 +72,9 @@ describe('decide', () => {
       completed: running(6),
       rejected: after(rejected('hold')),
       compensated: after(done('hold'), rejected('check'), undone('hold')),
+      'hold parked': after(reply('hold', 'do', 'parked', 'unreadable')),
+      'credit parked': after(...names.slice(0, 4).map((name) => done(name)), reply('credit', 'do', 'parked', 'x')),
+      'undo of hold parked': after(done('hold'), rejected('check'), reply('hold', 'undo', 'parked', 'x')),
       'parked in credit': after(...names.slice(0, 4).map((name) => done(name)), rejected('credit')),
       'parked in undo': after(done('hold'), rejected('check'), reply('hold', 'undo', 'failed', 'broken')),
     };
@@ -79,7 +82,7 @@ describe('decide', () => {
       ['deadline', deadline],
       ...names.flatMap((step) =>
         (['do', 'undo'] as const).flatMap((direction) =>
-          (['ok', 'rejected', 'failed'] as const).map(
+          (['ok', 'rejected', 'failed', 'parked'] as const).map(
             (outcome) => [`${direction} ${step} ${outcome}`, reply(step, direction, outcome)] as const,
           ),
         ),
@@ -89,44 +92,67 @@ describe('decide', () => {
     /** Everything that counts: status after it, and what is sent. Every other pair must change nothing. */
     const table: Readonly<Record<string, Readonly<Record<string, readonly [SagaStatus, ...string[]]>>>> = {
       'hold in flight': {
+        'do hold parked': ['parked'],
         'do hold ok': ['running', 'do check'],
         'do hold rejected': ['rejected'],
         'do hold failed': ['rejected'],
         deadline: ['compensating', 'undo hold'],
       },
       'check in flight': {
+        'do check parked': ['parked'],
         'do check ok': ['running', 'do reserve'],
         'do check rejected': ['compensating', 'undo hold'],
         'do check failed': ['compensating', 'undo hold'],
         deadline: ['compensating', 'undo hold'],
       },
       'reserve in flight': {
+        'do reserve parked': ['parked'],
         'do reserve ok': ['running', 'do debit'],
         'do reserve rejected': ['compensating', 'undo hold'],
         'do reserve failed': ['compensating', 'undo hold'],
         deadline: ['compensating', 'undo reserve'],
       },
       'debit in flight': {
+        'do debit parked': ['parked'],
         'do debit ok': ['running', 'do credit'],
         'do debit rejected': ['compensating', 'undo reserve'],
         'do debit failed': ['compensating', 'undo reserve'],
       },
       'credit in flight': {
+        'do credit parked': ['parked'],
         'do credit ok': ['running', 'do notify'],
         'do credit rejected': ['parked'],
         'do credit failed': ['parked'],
       },
       'notify in flight': {
+        'do notify parked': ['parked'],
         'do notify ok': ['completed'],
         'do notify rejected': ['parked'],
         'do notify failed': ['parked'],
       },
       'undoing reserve': {
+        'undo reserve parked': ['parked'],
         'undo reserve ok': ['compensating', 'undo hold'],
         'undo reserve rejected': ['parked'],
         'undo reserve failed': ['parked'],
       },
       'undoing hold': {
+        'undo hold parked': ['parked'],
+        'undo hold ok': ['compensated'],
+        'undo hold rejected': ['parked'],
+        'undo hold failed': ['parked'],
+      },
+      'hold parked': {
+        'do hold ok': ['running', 'do check'],
+        'do hold rejected': ['rejected'],
+        'do hold failed': ['rejected'],
+      },
+      'credit parked': {
+        'do credit ok': ['running', 'do notify'],
+        'do credit rejected': ['parked'],
+        'do credit failed': ['parked'],
+      },
+      'undo of hold parked': {
         'undo hold ok': ['compensated'],
         'undo hold rejected': ['parked'],
         'undo hold failed': ['parked'],
@@ -143,6 +169,21 @@ describe('decide', () => {
         expect(found).toEqual(expected);
       });
     }
+  });
+
+  it('tells why a command is parked, sends nothing, and goes on with the reply as if nothing had been', () => {
+    const parked = decide(saga, running(1), reply('check', 'do', 'parked', 'value is not JSON'), 60)!;
+    expect(parked.state).toMatchObject({ status: 'parked', reason: 'check: value is not JSON' });
+    expect(parked.effects).toEqual([{ type: 'cancel-deadline' }]);
+    const going = decide(saga, parked.state, done('check'), 70)!;
+    expect(going.state).toEqual({ ...decide(saga, running(1), done('check'), 70)!.state });
+    const undoing = decide(saga, running(1), rejected('check', 'refused'), 50)!.state;
+    const interrupted = decide(saga, undoing, reply('hold', 'undo', 'parked', 'x'), 60)!.state;
+    expect(interrupted).toMatchObject({ status: 'parked', reason: 'undo of hold: x' });
+    expect(decide(saga, interrupted, undone('hold'), 70)!.state).toMatchObject({
+      status: 'compensated',
+      reason: 'refused',
+    });
   });
 
   it('G40 undoes the done steps in reverse and leaves the rejected one, with the reason kept', () => {

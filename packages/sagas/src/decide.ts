@@ -24,13 +24,18 @@ export interface SagaState {
   readonly steps: readonly StepState[];
   readonly startedAt: number;
   readonly updatedAt: number;
+  /** While the command in flight is parked at its participant: how the saga goes on when the reply comes after all. */
+  readonly interrupted?: { readonly status: 'running' | 'compensating'; readonly reason?: string };
 }
 
 export interface Reply {
   readonly step: string;
   readonly direction: 'do' | 'undo';
-  /** `rejected`: refused for a business reason; `failed`: technical errors, retries used up. Nothing was kept in either case. */
-  readonly outcome: 'ok' | 'rejected' | 'failed';
+  /**
+   * `rejected`: refused for a business reason; `failed`: technical errors, retries used up. Nothing was kept in either case. `parked`: the
+   * command was set aside for an operator; another reply follows when it is handled.
+   */
+  readonly outcome: 'ok' | 'rejected' | 'failed' | 'parked';
   readonly reason?: string;
   readonly result?: unknown;
 }
@@ -60,6 +65,7 @@ export function start(saga: SagaSteps, id: string, now: number): Decision {
 }
 
 export function decide(saga: SagaSteps, state: SagaState, event: SagaEvent, now: number): Decision | undefined {
+  if (state.interrupted !== undefined && event.type === 'replied') return onReply(saga, state, event.reply, now);
   if (!isOpen(state.status)) return undefined;
   return event.type === 'deadline' ? onDeadline(saga, state, now) : onReply(saga, state, event.reply, now);
 }
@@ -68,7 +74,24 @@ function onReply(saga: SagaSteps, state: SagaState, reply: Reply, now: number): 
   const step = state.steps.find((one) => one.name === reply.step);
   // G2: only the answer to what is in flight counts; a late or repeated reply changes nothing.
   if (step?.status !== (reply.direction === 'do' ? 'sent' : 'undoing')) return undefined;
-  return reply.direction === 'do' ? onDone(saga, state, reply, now) : onUndone(saga, state, reply, now);
+  if (reply.outcome === 'parked') return onParked(state, reply, now);
+  const going = resumed(state);
+  return reply.direction === 'do' ? onDone(saga, going, reply, now) : onUndone(saga, going, reply, now);
+}
+
+/** G8: a parked command may still happen. Nothing is sent or taken back until its reply comes; an operator sees the reason. */
+function onParked(state: SagaState, reply: Reply, now: number): Decision | undefined {
+  const { status } = state;
+  if (status !== 'running' && status !== 'compensating') return undefined;
+  const interrupted = { status, ...(state.reason === undefined ? {} : { reason: state.reason }) };
+  const what = reply.direction === 'do' ? reply.step : `undo of ${reply.step}`;
+  return end({ ...state, interrupted }, 'parked', `${what}: ${reply.reason ?? 'parked'}`, now);
+}
+
+function resumed(state: SagaState): SagaState {
+  if (state.interrupted === undefined) return state;
+  const { interrupted, reason: _, ...rest } = state;
+  return { ...rest, ...interrupted };
 }
 
 function onDone(saga: SagaSteps, state: SagaState, reply: Reply, now: number): Decision {

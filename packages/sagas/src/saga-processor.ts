@@ -113,7 +113,7 @@ function decodeReply(record: LogRecord): Reply {
     if (
       typeof reply.step === 'string' &&
       ['do', 'undo'].includes(reply.direction) &&
-      ['ok', 'rejected', 'failed'].includes(reply.outcome)
+      ['ok', 'rejected', 'failed', 'parked'].includes(reply.outcome)
     )
       return reply;
   } catch (cause) {

@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { Database, HeadwaterRuntime } from '@headwater/core';
+import { Database, HeadwaterRuntime, prometheusText } from '@headwater/core';
 import { Gauge, Registry, collectDefaultMetrics } from 'prom-client';
 
 /** Prometheus text: the process, each engine as up (1) or not (0), and what waits for an operator. */
@@ -7,7 +7,10 @@ import { Gauge, Registry, collectDefaultMetrics } from 'prom-client';
 export class Metrics {
   readonly #registry = new Registry();
 
-  constructor(runtime: HeadwaterRuntime, database: Database) {
+  constructor(
+    private readonly runtime: HeadwaterRuntime,
+    database: Database,
+  ) {
     collectDefaultMetrics({ register: this.#registry });
     new Gauge({
       name: 'headwater_engine_up',
@@ -35,7 +38,7 @@ export class Metrics {
     });
   }
 
-  text(): Promise<string> {
-    return this.#registry.metrics();
+  async text(): Promise<string> {
+    return `${await this.#registry.metrics()}\n${prometheusText(this.runtime.metrics())}`;
   }
 }

@@ -13,4 +13,6 @@ export interface ApplyDefinition<Prepared = unknown> {
   prepare(record: LogRecord): Prepared | undefined;
   /** May run again with the same work after a rollback. Throwing rolls everything back, offsets included, and the batch is repeated. */
   write(prepared: readonly Prepared[], sql: Sql): Promise<void>;
+  /** A record is set aside in the transaction of `sql`: whoever waits for it can be told. Throwing rolls everything back, as in `write`. */
+  onParked?(record: LogRecord, error: unknown, sql: Sql): Promise<void>;
 }

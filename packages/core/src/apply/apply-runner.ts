@@ -145,6 +145,7 @@ export class ApplyRunner<Prepared = unknown> implements Running {
         park: async (record, error) => {
           if (record.key !== null) newlyParked.add(parkedKey(record));
           await park(sql, this.#definition.consumer, record, error);
+          await this.#definition.onParked?.(record, error, sql);
         },
       });
     });

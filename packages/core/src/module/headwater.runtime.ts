@@ -2,6 +2,7 @@ import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnApplica
 import { DiscoveryService } from '@nestjs/core';
 import { WiringError } from '../errors/headwater.error.js';
 import type { Health, Running } from '../lifecycle/running.js';
+import type { Metric } from '../lifecycle/metric.js';
 import { systemClock } from '../clock/clock.js';
 import { Database } from '../postgres/database.js';
 import { ensureSchema } from '../postgres/schema.js';
@@ -33,6 +34,11 @@ export class HeadwaterRuntime implements OnApplicationBootstrap, OnApplicationSh
 
   health(): readonly Health[] {
     return this.#running.map((running) => running.health());
+  }
+
+  /** What a Prometheus page shows of the engines of this process. */
+  metrics(): readonly Metric[] {
+    return this.#running.flatMap((running) => running.metrics?.() ?? []);
   }
 
   async onApplicationBootstrap(): Promise<void> {

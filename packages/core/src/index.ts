@@ -76,6 +76,10 @@ export type { ControlRequest, Controlled, ParkedSequence } from './process/parke
 export type { ParkedUnit } from './process/parked-unit.js';
 export { nameOf as nameOfUnit } from './process/suspects.js';
 export type { Unit } from './process/suspects.js';
+export { dedupe } from './process/dedupe.js';
+export type { DedupeOptions } from './process/dedupe.js';
+export { repartition } from './process/repartition.js';
+export type { Repartition, RepartitionOptions } from './process/repartition.js';
 export type { Table } from './process/global-table.js';
 export { memoryStore } from './process/state-store.js';
 export type { OpenStateStore, StateEntries, StateStore, StateTask } from './process/state-store.js';

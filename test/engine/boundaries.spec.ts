@@ -247,4 +247,45 @@ describe('a processor at the boundaries of its requests', () => {
         expectAgain(handled, BATCH + AHEAD);
       }),
   );
+
+  /** Where the second life dies: while it asks for its offsets, while it reads its state, or before it commits anything. */
+  const DEATHS = [
+    { apiName: 'OffsetFetch', at: 'response' },
+    { apiName: 'Fetch', at: 'response' },
+    { apiName: 'EndTxn', at: 'request' },
+  ] as const;
+
+  it.concurrent.each(DEATHS)(
+    'S87 has exactly f(input) when an unknown outcome is followed by a kill -9 at $apiName of the recovery, and by another unknown one',
+    ({ apiName, at }) =>
+      Processor.with(async (processor) => {
+        // The first life: its second transaction stays unknown, applied or not; then it is killed as it recovers.
+        let ends = 0;
+        let unknown = 0;
+        let dead: Promise<void> | undefined;
+        let recovers = false;
+        processor.decide((request) => {
+          if (unknown > 0 && request.apiName === 'InitProducerId') recovers = true;
+          if (recovers && request.apiName === apiName)
+            return { at, act: 'drop', onStrike: () => (dead ??= processor.kill()) };
+          if (recovers || request.apiName !== 'EndTxn' || ++ends < 2) return undefined;
+          return { at: 'response', act: 'drop', onStrike: () => unknown++ };
+        });
+        processor.start();
+        await eventually(() => expect(dead).toBeDefined(), LATER);
+        await dead;
+        expect(unknown).toBeGreaterThan(0);
+        // The second life: the first reply it would have within its first second is lost, and so is its first EndTxn.
+        const lost: string[] = [];
+        processor.decide((request) => {
+          const strikes = request.apiName === 'InitProducerId' || request.apiName === 'EndTxn';
+          if (!strikes || lost.includes(request.apiName)) return undefined;
+          const side = request.apiName === 'EndTxn' ? 'request' : 'response';
+          return { at: side, act: 'close', onStrike: () => lost.push(request.apiName) };
+        });
+        processor.start();
+        await processor.expectExactly();
+        expect(lost).toEqual(['InitProducerId', 'EndTxn']);
+      }),
+  );
 });

@@ -118,9 +118,8 @@ describe('a standby copy', () => {
     const startedAt = performance.now();
     const fresh = sums.run({ group, openStore: cold.open });
     await up(fresh);
-    expect(performance.now() - startedAt).toBeGreaterThan(0);
+    expect(performance.now() - startedAt).toBeGreaterThan(takeOverMs);
     expect(cold.applied.entries.length).toBeGreaterThan(MANY);
-    await sameAsFilled(fresh);
   });
 
   /** What was written to the state topic, and 2 more for one key. */

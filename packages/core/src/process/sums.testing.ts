@@ -19,7 +19,7 @@ export const EAGER_COMPACTION = Object.freeze({
   'delete.retention.ms': '0',
 });
 
-/** A processor of running sums per key with topics of its own. `delete` forgets a key. */
+/** A processor of running sums per key with topics of its own: it takes `1` and `add 1` (as the counting process does). `delete` forgets a key. */
 export class Sums {
   readonly name = uniqueName('sums');
   readonly input = uniqueName('input');
@@ -62,7 +62,8 @@ export class Sums {
       onRecord: ({ key, value }, context) => {
         const name = key!.toString();
         if (value!.toString() === 'delete') return context.state.delete(name);
-        const sum = String(Number(context.state.get(name)?.toString() ?? '0') + Number(value!.toString()));
+        const amount = Number(value!.toString().split(' ').at(-1));
+        const sum = String(Number(context.state.get(name)?.toString() ?? '0') + amount);
         context.state.put(name, Buffer.from(sum));
         context.send(textRecord(this.output, name, sum));
       },

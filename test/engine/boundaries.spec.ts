@@ -120,7 +120,7 @@ class Processor {
     expect(sorted(seen)).toEqual(sorted(sums));
     expect(await readAll(log, parkedTopicOf(this.name))).toEqual([]);
     const entries = new Map<string, string>();
-    const ofOthers = new Set([`o:${controlTopicOf(this.name)}`, 'v:topology']);
+    const ofOthers = new Set([`o:${controlTopicOf(this.name)}`, `o:${state}`, 'v:topology']);
     for (const { partition, key, value } of await readAll(log, state))
       if (!ofOthers.has(text(key)))
         entries.set(text(key).startsWith('o:') ? `${text(key)}/${partition}` : text(key), text(value));

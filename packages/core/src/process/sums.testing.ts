@@ -132,8 +132,6 @@ export async function userState(...runners: readonly ProcessRunner[]): Promise<R
   return Object.fromEntries(sums.sort(byKey));
 }
 
-const byKey = ([a]: readonly [string, string], [b]: readonly [string, string]): number => (a < b ? -1 : 1);
-
 export interface Applied {
   /** Names of the entries that a store was given since it was opened, in order. */
   readonly entries: string[];

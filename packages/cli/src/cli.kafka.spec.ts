@@ -1,0 +1,142 @@
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { ProcessRunner, controlTopicOf, parkedTopicOf, silentLogger, stateTopicOf } from '@headwater/core';
+import { kafkaLog } from '@headwater/kafka';
+import { eventually, uniqueName } from '@headwater/testing';
+
+const brokers = process.env['KAFKA_BROKERS']!.split(',');
+const bin = join(process.cwd(), 'packages/cli/bin/headwater.mjs');
+const log = kafkaLog({ brokers });
+const name = uniqueName('cli');
+const input = uniqueName('input');
+const directory = mkdtempSync(join(tmpdir(), 'headwater-cli-'));
+const config = join(directory, 'config.json');
+let runner: ProcessRunner;
+let broken = true;
+const handled: string[] = [];
+
+interface Ran {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** The real bin in a process of its own. */
+function headwater(...args: string[]): Promise<Ran> {
+  const { KAFKA_BROKERS: _, ...env } = process.env;
+  const child = spawn(process.execPath, [bin, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  let [out, err] = ['', ''];
+  child.stdout.on('data', (chunk: Buffer) => (out += String(chunk)));
+  child.stderr.on('data', (chunk: Buffer) => (err += String(chunk)));
+  return new Promise((resolve) => child.once('close', (code) => resolve({ code, out: out.trim(), err: err.trim() })));
+}
+
+const withConfig = (...args: string[]) => headwater(...args, '--config', config);
+
+beforeAll(async () => {
+  writeFileSync(config, JSON.stringify({ kafka: { brokers } }));
+  await log.admin.ensureTopics([
+    ...[input, parkedTopicOf(name), controlTopicOf(name)].map(
+      (topic) => ({ topic, partitions: 2, cleanupPolicy: 'delete' }) as const,
+    ),
+    { topic: stateTopicOf(name), partitions: 2, cleanupPolicy: 'compact' },
+  ]);
+  const onRecord = (record: { value: Buffer | null }) => {
+    if (record.value!.toString() === 'bad' && broken) throw new Error('it is bad');
+    handled.push(record.value!.toString());
+  };
+  runner = new ProcessRunner({ name, inputs: [input], onRecord }, { log, logger: silentLogger });
+  const writer = log.writer({ transactionalId: uniqueName('load') });
+  await writer.fence();
+  const record = (value: string) => ({ topic: input, key: Buffer.from('ä key'), value: Buffer.from(value) });
+  await writer.transact(['1', 'bad', '2'].map(record));
+  await writer.close();
+  await eventually(() => expect(runner.health().facts['parked']).toBe(2), { timeoutMs: 40_000 });
+});
+
+afterAll(async () => {
+  await runner?.stop();
+  await log.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+describe('headwater', () => {
+  it('explains itself when nothing is asked, and says what to type next when something is wrong', async () => {
+    const [nothing, unknown, noBrokers, noReason] = await Promise.all([
+      headwater(),
+      headwater('prked'),
+      headwater('parked', 'list', name),
+      withConfig('parked', 'retry', name, 'ä key', '--yes'),
+    ]);
+    expect(nothing).toMatchObject({ code: 0, err: '' });
+    expect(nothing.out).toMatch(
+      /^Usage: headwater COMMAND[^]*headwater parked retry PROCESSOR KEY --reason TEXT[^]*headwater topics diff/,
+    );
+    expect(unknown).toMatchObject({
+      code: 2,
+      out: '',
+      err: expect.stringMatching(/"prked"[^]*\nType: headwater parked \| topics$/),
+    });
+    expect(noBrokers).toMatchObject({ code: 2, err: expect.stringMatching(/No brokers[^]*\nType: --config FILE/) });
+    expect(noReason).toMatchObject({ code: 2, err: expect.stringMatching(/needs a reason[^]*\nType: .*--reason/) });
+  });
+
+  it('lists and shows what is parked, and handles it again once it is told to, with the reason kept', async () => {
+    const listed = await withConfig('parked', 'list', name, '--json');
+    expect(listed).toMatchObject({ code: 0, err: '' });
+    expect(JSON.parse(listed.out)).toMatchObject([
+      { key: 'ä key', count: 2, first: { value: 'bad', reason: 'it is bad' } },
+    ]);
+    expect((await withConfig('parked', 'show', name, 'ä key')).out).toMatch(
+      /HANDLER_FAILED: it is bad\n {2}bad\n.*KEY_PARKED.*\n {2}2$/,
+    );
+    const retry = ['parked', 'retry', name, 'ä key', '--reason', 'mended', '--by', 'ada'];
+    expect(await withConfig(...retry, '--dry-run')).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('Nothing was changed'),
+    });
+    expect(await withConfig(...retry)).toMatchObject({ code: 2, err: expect.stringContaining('--yes') });
+    expect(await withConfig(...retry, '--yes')).toMatchObject({
+      code: 1,
+      out: expect.stringMatching(/^Failed again: 0 handled.*it is bad/),
+    });
+    broken = false;
+    const done = await withConfig(...retry, '--yes', '--json');
+    expect(done.code).toBe(0);
+    expect(JSON.parse(done.out)).toMatchObject({ outcome: 'done', handled: 2, left: 0 });
+    expect(handled).toEqual(['1', 'bad', '2']);
+    expect((await withConfig('parked', 'list', name)).out).toBe(`${name} has nothing parked.`);
+    const gone = await withConfig(...retry, '--yes');
+    expect(gone).toMatchObject({ code: 1, err: expect.stringMatching(/PROCESS_NOT_PARKED[^]*headwater parked list/) });
+  });
+
+  it('tells how topics differ from a file, and makes them so', async () => {
+    const topic = uniqueName('wanted');
+    const file = join(directory, 'topics.json');
+    const write = (partitions: unknown) =>
+      writeFileSync(
+        file,
+        JSON.stringify({ kafka: { brokers }, topics: [{ topic, partitions, cleanupPolicy: 'compact' }] }),
+      );
+    write('two');
+    expect(await headwater('topics', 'diff', '--config', file)).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('topics[0] has no partitions'),
+    });
+    write(2);
+    const differs = await headwater('topics', 'diff', '--config', file, '--json');
+    expect(differs.code).toBe(2);
+    expect(JSON.parse(differs.out)).toMatchObject({ differences: [{ topic }] });
+    expect((await headwater('topics', 'apply', '--config', file, '--dry-run')).code).toBe(0);
+    expect(await log.admin.partitionCounts([topic])).toEqual(new Map());
+    expect((await headwater('topics', 'apply', '--config', file)).code).toBe(2);
+    expect((await headwater('topics', 'apply', '--config', file, '--yes')).code).toBe(0);
+    expect(await headwater('topics', 'diff', '--config', file)).toMatchObject({ code: 0, out: 'No differences.' });
+    write(3);
+    const refused = await headwater('topics', 'apply', '--config', file, '--yes');
+    expect(refused).toMatchObject({ code: 1, err: expect.stringContaining('LOG_TOPIC_MISMATCH') });
+  });
+});

@@ -1,0 +1,29 @@
+import type { ParseArgsConfig } from 'node:util';
+import type { Log } from '@headwater/core';
+import type { Config } from './config.js';
+
+/** 0 done, 1 failed, 2 wrong usage or differences found. */
+export type ExitCode = 0 | 1 | 2;
+
+export interface Invocation {
+  /** What stands behind the command's name. */
+  readonly operands: readonly string[];
+  readonly flags: Readonly<Record<string, string | boolean | undefined>>;
+  readonly config: Config;
+  /** Opened on first use, closed behind the command. */
+  readonly log: () => Log;
+  /** Says a result: as one line of JSON with --json, as text otherwise. */
+  readonly say: (value: unknown, text: string) => void;
+  /** Who asks: --by, or the user's name. */
+  readonly by: string;
+}
+
+/** One command, one file in `commands/`, named in `commands.ts`. */
+export interface Command {
+  readonly name: string;
+  /** One line each: how it is typed, what it does. */
+  readonly usage: readonly (readonly [form: string, does: string])[];
+  /** Flags of its own, besides those of all commands. */
+  readonly flags?: ParseArgsConfig['options'];
+  run(invocation: Invocation): Promise<ExitCode>;
+}

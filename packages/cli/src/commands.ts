@@ -1,0 +1,5 @@
+import type { Command } from './command.js';
+import { parked } from './commands/parked.js';
+import { topics } from './commands/topics.js';
+
+export const commands: readonly Command[] = [parked, topics];

@@ -37,6 +37,7 @@ const runner = new ProcessRunner(
       const key = record.key.toString();
       const [kind, number] = record.value.toString().split(' ');
       if (kind === 'block') return blocks ? block(Number(number)) : undefined;
+      if (kind === 'poison') throw new Error('poison');
       if (kind === 'alarm') return context.timers.set(key, Number(number));
       const sum = String(Number(context.state.get(key)?.toString() ?? '0') + Number(number));
       context.state.put(key, Buffer.from(sum));

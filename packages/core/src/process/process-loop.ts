@@ -38,7 +38,7 @@ const POLL_MS = 250;
 /** The next fetch goes out while fewer fetched records than this wait for a handler. */
 const MOST_QUEUED = 4_000;
 /** How long a transaction waits for a task in the middle of a record; then it goes without that task. */
-const LEAVE_OUT_MS = 100;
+const LEAVE_OUT_MS = 5;
 /** A position that moved over offsets without records is committed after this, so that an idle group shows no lag. */
 const IDLE_COMMIT_MS = 1_000;
 

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import { eventually, uniqueName } from '@headwater/testing';
-import type { Log, LogWriter, OutRecord } from '../log/log.js';
+import type { Log, LogReader, LogWriter, OutRecord } from '../log/log.js';
 import { committedRecords, produce, textRecord, textsByKey } from '../log/log.testing.js';
 import { memoryStore } from './state-store.js';
 import { stateTopicOf } from './processor.js';
@@ -159,6 +159,37 @@ describe('a standby copy', () => {
   });
 });
 
+/** A log whose readers of the topic bring nothing until it is opened. */
+function gated(
+  log: Log,
+  topic: string,
+): { readonly log: Log; readonly reached: Promise<void>; readonly open: () => void } {
+  let open!: () => void;
+  let reach!: () => void;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  const reached = new Promise<void>((resolve) => (reach = resolve));
+  const reader = (): LogReader => {
+    const real = log.reader();
+    let isGated = false;
+    return {
+      seek(of, partition, offset) {
+        isGated ||= of === topic;
+        real.seek(of, partition, offset);
+      },
+      drop: (of, partition) => real.drop(of, partition),
+      async poll(options) {
+        if (isGated) {
+          reach();
+          await opened;
+        }
+        return real.poll(options);
+      },
+      close: () => real.close(),
+    };
+  };
+  return { log: { ...log, reader }, reached, open };
+}
+
 describe('a table of all partitions', () => {
   it('S100 answers on each of three instances for every key at its offset, also after a restart, before the first record', async () => {
     sums = await Sums.create(3);
@@ -214,7 +245,22 @@ describe('a table of all partitions', () => {
     await instances.pop()!.stop();
     await Promise.all(instances.splice(0).map((runner) => runner.stop()));
     await ask('rate-99');
-    instances.push(start(), start());
+    const before = Object.values(await textsByKey(log, sums.output)).flat().length;
+    const gate = gated(sums.openLog(), topic);
+    instances.push(sums.run({ log: gate.log }, definition));
+    await gate.reached;
+    // Another processor comes and handles all of this input, while the one without its table has not begun.
+    const other = await Sums.create(3);
+    sums.closing(() => other.close());
+    const counting = other.run(
+      { log: sums.openLog() },
+      other.definition({ inputs: [sums.input], onRecord: () => undefined }),
+    );
+    await eventually(() => expect(counting.health().facts['handled']).toBe(24), LATER);
+    expect(instances[0]!.health().status).toBe('starting');
+    expect(Object.values(await textsByKey(log, sums.output)).flat()).toHaveLength(before);
+    gate.open();
+    instances.push(start());
     const answers = async () => Object.values(await textsByKey(log, sums.output));
     await eventually(
       async () => expect(await answers()).toEqual(Array.from({ length: 12 }, () => ['42', 'new'])),

@@ -1,7 +1,10 @@
-// Process: records/s of a running sum and count per key (2,000,000 records of 200 B, 100,000 keys, exactly once), and its latency at 2,000/s.
+// Process: records/s of a running sum and count per key (2,000,000 records of 200 B, 100,000 keys, exactly once), and its latency at 2,000/s; beside Kafka Streams.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { createInterface } from 'node:readline';
 
 const RECORDS = 2_000_000;
@@ -10,10 +13,14 @@ const PARTITIONS = 4;
 const RATE = 2_000;
 const WARM_SECONDS = 5;
 const SECONDS = 20;
+/** Kafka Streams' default. */
+const PEER_CACHE_BYTES = 10_485_760;
 
 export default async function run({ kafkaBrokers, root, log }) {
   const { kafkaLog } = await import(join(root, 'packages/kafka/dist/index.js'));
+  const { streamsPeer } = await import(pathToFileURL(join(root, 'bench/java/streams-peer.mjs')).href);
   const kafka = kafkaLog({ brokers: kafkaBrokers });
+  const directory = mkdtempSync(join(tmpdir(), 'headwater-bench-process-'));
   const started = [];
   const worker = (name, input, output, records) => {
     const child = spawn(
@@ -29,14 +36,18 @@ export default async function run({ kafkaBrokers, root, log }) {
     await topics(kafka, 'bench-steady', 'steady-in', 'steady-out');
     log(`writing ${RECORDS} records`);
     await fill(kafka, 'bench-in');
+    const peer = await streamsPeer({ root, kafkaBrokers, directory, log });
     log('processing');
     const measured = await lineOf(worker('bench-sum', 'bench-in', 'bench-out', RECORDS));
     await stop(started.pop());
     const exact = await check(kafka, 'bench-out');
+    if (peer !== undefined) log('processing with Kafka Streams');
+    const sums = await peer?.run('agg', 'bench-in', RECORDS, 2, PEER_CACHE_BYTES, await offsetsOf(kafka, 'bench-in'));
     log(`steady at ${RATE}/s`);
     const steady = worker('bench-steady', 'steady-in', 'steady-out', 0);
     const latencies = await steadily(kafka, 'steady-in', 'steady-out');
     await stop(steady);
+    const latency = await peer?.run('lat', RATE, SECONDS, 1, PEER_CACHE_BYTES);
     return {
       setup: {
         records: RECORDS,
@@ -55,11 +66,28 @@ export default async function run({ kafkaBrokers, root, log }) {
         p50Ms: percentile(latencies, 0.5),
         p99Ms: percentile(latencies, 0.99),
       },
+      peers: peer && {
+        streams: {
+          recordsPerSecond: sums.recPerSec,
+          cpuMicrosPerRecord: Number(((sums.cpuSec / RECORDS) * 1e6).toFixed(2)),
+          peakRssMb: sums.rssMb,
+          exact: sums.exact,
+          p50Ms: latency.p50ms,
+          p99Ms: latency.p99ms,
+        },
+      },
     };
   } finally {
     for (const child of started) child.kill('SIGKILL');
     await kafka.close();
+    rmSync(directory, { recursive: true, force: true });
   }
+}
+
+/** Committed by a consumer that has read all records: every offset but the last marker of each partition. */
+async function offsetsOf(kafka, topic) {
+  const offsets = await kafka.admin.offsets(topic);
+  return offsets.reduce((sum, { lastStable }) => sum + lastStable - 1, 0);
 }
 
 const topics = (kafka, name, input, output) =>

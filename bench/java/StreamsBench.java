@@ -18,7 +18,7 @@ import org.apache.kafka.streams.processor.StateRestoreListener;
 import org.apache.kafka.streams.state.KeyValueStore;
 
 /**
- * Kafka Streams as a contestant: StreamsBench agg TOPIC N THREADS CACHE | lat RATE SECONDS THREADS CACHE | restore-fill TOPIC N | restore TOPIC N THREADS.
+ * Kafka Streams as a contestant: StreamsBench agg TOPIC N THREADS CACHE OFFSETS (committed in all when N records are done: markers count) | lat RATE SECONDS THREADS CACHE | restore-fill TOPIC N | restore TOPIC N THREADS.
  * Prints one line of JSON.
  */
 public class StreamsBench {
@@ -122,7 +122,7 @@ public class StreamsBench {
   // ---------- sub-commands ----------
   public static void main(String[] a) throws Exception {
     switch (a[0]) {
-      case "agg": agg(a[1], Long.parseLong(a[2]), Integer.parseInt(a[3]), Long.parseLong(a[4])); break; // agg TOPIC N THREADS CACHE
+      case "agg": agg(a[1], Long.parseLong(a[2]), Integer.parseInt(a[3]), Long.parseLong(a[4]), Long.parseLong(a[5])); break; // TOPIC N THREADS CACHE OFFSETS
       case "lat": lat(Integer.parseInt(a[1]), Integer.parseInt(a[2]), Integer.parseInt(a[3]), Long.parseLong(a[4])); break; // lat RATE SEC THREADS CACHE
       case "restore-fill": restoreFill(a[1], Long.parseLong(a[2])); break; // TOPIC N
       case "restore": restore(a[1], Long.parseLong(a[2]), Integer.parseInt(a[3])); break; // TOPIC N THREADS
@@ -130,11 +130,11 @@ public class StreamsBench {
     }
     System.exit(0);
   }
-  static void agg(String in, long n, int threads, long cache) throws Exception {
+  static void agg(String in, long n, int threads, long cache, long offsets) throws Exception {
     String app = "agg" + System.currentTimeMillis(); fresh("agg-out");
     double c0 = selfCpu(), b0 = brokerCpu(); long t0 = System.nanoTime();
     KafkaStreams ks = new KafkaStreams(aggTopology(in, "agg-out"), streamsProps(app, threads, cache));
-    ks.start(); await(app, n);
+    ks.start(); await(app, offsets);
     double total = (System.nanoTime() - t0) / 1e9, run = (System.nanoTime() - firstNs.get()) / 1e9, c = selfCpu() - c0, b = brokerCpu() - b0; long rss = rssMb();
     ks.close(Duration.ofSeconds(20)); ks.cleanUp();
     Map<String, long[]> last = new HashMap<>(); long outs = 0, wantSum = 0; for (long i = 0; i < n; i++) wantSum += i % 100;

@@ -1,10 +1,14 @@
 // The processor under measurement, in a process of its own: running sum and count per key, exactly once.
 // node worker.mjs BROKERS NAME INPUT OUTPUT RECORDS: prints one line of JSON when so many records are committed, then ends; 0: runs until it is told to stop.
 import { kafkaLog } from '@headwater/kafka';
-import { ProcessRunner } from '@headwater/core';
+import { ProcessRunner, memoryStore } from '@headwater/core';
+import { levelState } from '@headwater/state-level';
 
 const [brokers, name, input, output, wanted] = process.argv.slice(2);
 const records = Number(wanted);
+// HEADWATER_BENCH_STATE: a directory for the state; without it the state is in memory.
+const directory = process.env.HEADWATER_BENCH_STATE;
+const openStore = directory ? levelState({ directory }) : memoryStore;
 const log = kafkaLog({ brokers: brokers.split(',') });
 let firstAt;
 let cpuBefore;
@@ -26,7 +30,7 @@ const runner = new ProcessRunner(
       context.send({ topic: output, key: record.key, value });
     },
   },
-  { log, logger: { log: () => undefined, warn: console.error, error: console.error } },
+  { log, openStore, logger: { log: () => undefined, warn: console.error, error: console.error } },
 );
 process.stdin.resume();
 process.stdin.once('end', () => void finish());

@@ -2,6 +2,7 @@ import type { Clock } from '../clock/clock.js';
 import { Wakeup } from '../clock/wakeup.js';
 import { HeadwaterError, errorMessage } from '../errors/headwater.error.js';
 import type { Assignment, LogReader, LogWriter, Outcome } from '../log/log.js';
+import { FairShare } from './fair-share.js';
 import type { Pause } from './pause.js';
 import { stateTopicOf } from './processor.js';
 import { isRecordFault, type Suspects } from './suspects.js';
@@ -35,10 +36,9 @@ export interface LoopContext {
 }
 
 const POLL_MS = 250;
-/** The next fetch goes out while fewer fetched records than this wait for a handler. */
-const MOST_QUEUED = 4_000;
-/** How long a transaction waits for a task in the middle of a record; then it goes without that task. */
-const LEAVE_OUT_MS = 5;
+const HELD_POLL_MS = 5;
+/** A task that waits longer for one record is slow: transactions neither wait for it nor take it into account. */
+const SLOW_MS = 5;
 /** A position that moved over offsets without records is committed after this, so that an idle group shows no lag. */
 const IDLE_COMMIT_MS = 1_000;
 
@@ -96,11 +96,17 @@ export class ProcessLoop {
   async #intake(): Promise<void> {
     const { reader, tasks, clock } = this.#context;
     const { signal } = this.#stopping;
+    const fairShare = new FairShare(reader, tasks);
     while (!signal.aborted) {
-      const batches = await reader.poll({ maxWaitMs: POLL_MS, signal });
-      for (const batch of batches) tasks.get(batch.partition)!.enqueue(batch);
+      const held = fairShare.balance();
+      if (held === tasks.size) {
+        await clock.wait(1, signal);
+        continue;
+      }
+      // What is held back may be wanted again at any time: a long poll for the others must not keep it away.
+      const batches = await reader.poll({ maxWaitMs: held > 0 ? HELD_POLL_MS : POLL_MS, signal });
+      for (const batch of batches) fairShare.take(batch);
       if (batches.length > 0) this.#wakeup.wake();
-      while (this.#queued() > MOST_QUEUED && !signal.aborted) await clock.wait(1, signal);
     }
   }
 
@@ -131,18 +137,20 @@ export class ProcessLoop {
     if (this.#committing !== undefined) return false;
     const now = this.#context.clock.elapsed();
     const tasks = [...this.#context.tasks.values()];
-    if (tasks.some(({ units }) => units > 0)) {
+    // A transaction goes without the slow ones: it needs somebody else's work.
+    const ready = tasks.filter((task) => !this.#pumping.has(task) || !this.#isSlow(task));
+    if (ready.some(({ units }) => units > 0)) {
       this.#openedAt ??= now;
-      const caughtUp = this.#pumping.size === 0 && !tasks.some(({ hasWork }) => hasWork);
+      const caughtUp = !ready.some((task) => this.#pumping.has(task) || task.hasWork);
       return caughtUp || this.#room.left <= 0 || now - this.#openedAt >= this.#context.limits.maxBatchMs;
     }
-    if (!tasks.some(({ hasMoved }) => hasMoved)) return false;
+    if (!ready.some((task) => task.hasMoved && !this.#pumping.has(task))) return false;
     this.#movedAt ??= now;
     return now - this.#movedAt >= IDLE_COMMIT_MS;
   }
 
   async #commitNext(): Promise<void> {
-    await this.#quiet(LEAVE_OUT_MS);
+    await this.#quiet(SLOW_MS);
     const parts = this.#seal();
     if (parts.length === 0) return;
     this.#committing = this.#commit(parts)
@@ -158,9 +166,14 @@ export class ProcessLoop {
     this.#closing = true;
     const { clock } = this.#context;
     const endsAt = clock.elapsed() + patienceMs;
-    for (let left = patienceMs; this.#pumping.size > 0 && left > 0; left = endsAt - clock.elapsed())
+    const unfinished = () => [...this.#pumping.keys()].some((task) => patienceMs === Infinity || !this.#isSlow(task));
+    for (let left = patienceMs; left > 0 && unfinished(); left = endsAt - clock.elapsed())
       await this.#wakeup.sleep(Math.min(left, POLL_MS));
     this.#closing = false;
+  }
+
+  #isSlow(task: Task): boolean {
+    return this.#context.clock.elapsed() - (task.waitingSince ?? Infinity) >= SLOW_MS;
   }
 
   #seal(): [Task, Sealed][] {
@@ -223,6 +236,8 @@ export class ProcessLoop {
     const { clock, tasks, limits } = this.#context;
     let patienceMs = POLL_MS;
     for (const task of tasks.values()) patienceMs = Math.min(patienceMs, task.nextTimerAt - clock.now());
+    // A task that waits may have become slow by then.
+    if (this.#committing === undefined && this.#pumping.size > 0) patienceMs = Math.min(patienceMs, SLOW_MS);
     if (this.#committing === undefined && this.#openedAt !== undefined)
       patienceMs = Math.min(patienceMs, this.#openedAt + limits.maxBatchMs - clock.elapsed());
     return Math.max(1, patienceMs);
@@ -234,12 +249,6 @@ export class ProcessLoop {
     const waiting = [...tasks.values()].some(({ units }) => units > 0);
     if (suspects.narrowing) this.#room.left = waiting ? 0 : 1;
     else this.#room.left = limits.maxBatchRecords;
-  }
-
-  #queued(): number {
-    let queued = 0;
-    for (const task of this.#context.tasks.values()) queued += task.queued;
-    return queued;
   }
 
   #fail(error: unknown): void {

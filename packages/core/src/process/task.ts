@@ -46,6 +46,7 @@ export class Task {
   #open: WriteSet;
   #sealed: WriteSet | undefined;
   #units = 0;
+  #waitingSince: number | undefined;
   #handled = 0;
   #parked = 0;
   #last: Unit | undefined;
@@ -130,13 +131,27 @@ export class Task {
       room.left--;
       const record = batch.records[this.#at]!;
       const handling = record.topic === this.#controlTopic ? this.#control(record) : this.#run({ record });
-      if (handling !== undefined) await handling;
+      if (handling !== undefined) await this.#waitFor(handling);
       this.#at++;
       this.#moveTo(record.topic, record.offset + 1);
       if (handled % 64 === 0 && this.#clock.elapsed() >= sliceEndsAt) {
         await this.#clock.breathe();
         sliceEndsAt = this.#clock.elapsed() + SLICE_MS;
       }
+    }
+  }
+
+  /** Since when, by the clock's elapsed time, the task waits for its present record; undefined when it does not. */
+  get waitingSince(): number | undefined {
+    return this.#waitingSince;
+  }
+
+  async #waitFor(handling: Promise<void>): Promise<void> {
+    this.#waitingSince = this.#clock.elapsed();
+    try {
+      await handling;
+    } finally {
+      this.#waitingSince = undefined;
     }
   }
 

@@ -236,8 +236,10 @@ export class ProcessLoop {
     const { clock, tasks, limits } = this.#context;
     let patienceMs = POLL_MS;
     for (const task of tasks.values()) patienceMs = Math.min(patienceMs, task.nextTimerAt - clock.now());
-    // A task that waits may have become slow by then.
-    if (this.#committing === undefined && this.#pumping.size > 0) patienceMs = Math.min(patienceMs, SLOW_MS);
+    for (const { waitingSince = Infinity } of this.#pumping.keys()) {
+      const quickForMs = waitingSince + SLOW_MS - clock.elapsed();
+      if (quickForMs > 0) patienceMs = Math.min(patienceMs, quickForMs);
+    }
     if (this.#committing === undefined && this.#openedAt !== undefined)
       patienceMs = Math.min(patienceMs, this.#openedAt + limits.maxBatchMs - clock.elapsed());
     return Math.max(1, patienceMs);

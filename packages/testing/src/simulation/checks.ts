@@ -1,4 +1,5 @@
 import {
+  controlTopicOf,
   groupOf,
   headerText,
   parkedTopicOf,
@@ -84,10 +85,12 @@ function states(
   found: ReadonlyMap<number, ReadonlyMap<string, string>>,
   wanted: ReadonlyMap<number, ReadonlyMap<string, string>>,
 ): string[] {
-  // How many batches of timers there were is not a matter of the input.
+  // How many batches of timers there were is not a matter of the input, nor is what the state was made from;
+  // an input of which nothing is known may say so.
+  const beside = [`o:${stateTopicOf(PROCESSOR)}`, `o:${controlTopicOf(PROCESSOR)}`, 'v:topology'];
   const text = (entries: ReadonlyMap<string, string> | undefined) =>
     [...(entries ?? [])]
-      .filter(([entry]) => entry !== `o:${stateTopicOf(PROCESSOR)}`)
+      .filter(([entry, value]) => !beside.includes(entry) && !(entry.startsWith('o:') && value === '0'))
       .map(([entry, value]) => `${entry}=${value}`)
       .sort();
   return [...new Set([...found.keys(), ...wanted.keys()])].flatMap((partition) => {
@@ -111,7 +114,7 @@ async function liveStates(runners: readonly ProcessRunner[]): Promise<Map<number
     for (const [partition, { state }] of tasks)
       states.set(
         partition,
-        new Map((await state.dump()).map(([entry, value]) => [entry, Buffer.from(value, 'base64').toString()])),
+        new Map((await state.dump()).map(([entry, value]) => [entry, entryText(entry, Buffer.from(value, 'base64'))])),
       );
   }
   return states;
@@ -124,9 +127,19 @@ function foldOf(records: readonly LogRecord[]): Map<number, Map<string, string>>
     const entries = states.get(partition) ?? new Map<string, string>();
     states.set(partition, entries);
     if (value === null) entries.delete(key!.toString());
-    else entries.set(key!.toString(), value.toString());
+    else entries.set(key!.toString(), entryText(key!.toString(), value));
   }
   return states;
+}
+
+/** Of what is parked its code and origin: JSON behind its length, in front of the value. */
+function entryText(entry: string, value: Buffer): string {
+  if (!entry.startsWith('q:')) return value.toString();
+  const { code, record } = JSON.parse(value.toString('utf8', 4, 4 + value.readUInt32BE(0))) as {
+    readonly code: string;
+    readonly record: Pick<LogRecord, 'topic' | 'partition' | 'offset'>;
+  };
+  return `${code} ${record.topic}/${record.partition}/${record.offset}`;
 }
 
 function parkedText({ headers }: LogRecord): string {

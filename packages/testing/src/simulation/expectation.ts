@@ -7,7 +7,7 @@ export interface Expectation {
   readonly outputs: ReadonlyMap<string, readonly string[]>;
   /** Parked records per key, in order: code and origin. */
   readonly parked: ReadonlyMap<string, readonly string[]>;
-  /** Entries of the state topic per partition. */
+  /** Entries of the state topic per partition; what is parked as its code and origin. */
   readonly state: ReadonlyMap<number, ReadonlyMap<string, string>>;
   /** Timers that must have fired. */
   readonly due: readonly string[];
@@ -31,17 +31,21 @@ export function expectation(
     if (high > 0) entriesOf(state, partition).set(`o:${topic}`, String(high));
   }
   for (const record of input) {
-    const { partition, offset } = record;
+    const { partition } = record;
     const key = record.key!.toString();
     const entries = entriesOf(state, partition);
     const origin = originOf(record);
     const lock = `p:${record.key!.toString('base64')}`;
     const did = deedOf(record);
-    if (entries.has(lock)) add(parked, key, `KEY_PARKED ${origin}`);
-    else if (did.deed === 'poison' || did.deed === 'broken' || did.deed === 'big') {
-      add(parked, key, `${PARKED_AS[did.deed]} ${origin}`);
-      entries.set(lock, String(offset));
-    } else if (did.deed === 'forget') entries.delete(`s:${key}`);
+    const park = (code: string) => {
+      add(parked, key, `${code} ${origin}`);
+      const before = Number(entries.get(lock)?.split(' ')[1] ?? '0');
+      entries.set(lock, `0 ${before + 1}`);
+      entries.set(`q:${lock.slice(2)}/${before}`, `${code} ${origin}`);
+    };
+    if (entries.has(lock)) park('KEY_PARKED');
+    else if (did.deed === 'poison' || did.deed === 'broken' || did.deed === 'big') park(PARKED_AS[did.deed]);
+    else if (did.deed === 'forget') entries.delete(`s:${key}`);
     else if (did.deed === 'timer') entries.set(`t:${did.id}`, String(did.atMs));
     else if (did.deed === 'cancel') entries.delete(`t:${did.id}`);
     else {

@@ -30,6 +30,7 @@ const elsewhere = '\\.(pg|kafka|versions)\\.spec\\.ts$';
 
 export default {
   maxWorkers: 2,
+  testSequencer: '<rootDir>/test/sequencer.mjs',
   projects: [
     {
       ...common,

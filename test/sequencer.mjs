@@ -13,11 +13,11 @@ const FIRST = [
 ];
 
 export default class LongestFirst extends Sequencer {
-  sort(tests) {
+  async sort(tests) {
     const rank = ({ path }) => {
       const at = FIRST.findIndex((name) => path.endsWith(`/${name}`));
       return at < 0 ? FIRST.length : at;
     };
-    return [...super.sort(tests)].sort((a, b) => rank(a) - rank(b));
+    return [...(await super.sort(tests))].sort((a, b) => rank(a) - rank(b));
   }
 }

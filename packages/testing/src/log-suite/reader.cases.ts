@@ -76,16 +76,29 @@ export function readerCases(bench: Bench): void {
   it('S108 reads from where it was sought last, back and forth, and nothing of what was dropped', async () => {
     const topic = await bench.topic(2);
     const writer = await bench.writer();
-    for (const text of ['a', 'b', 'c'])
-      await writer.transact([...one(topic, text), { topic, partition: 1, key: null, value: Buffer.from(text) }]);
+    // Markers of one transaction may stand behind the records of the next: only the log tells where a record is.
+    const place = new Map<string, readonly number[]>();
+    for (const text of ['a', 'b', 'c']) {
+      const end = await writer.transact([
+        ...one(topic, text),
+        { topic, partition: 1, key: null, value: Buffer.from(text) },
+      ]);
+      if (end.outcome !== 'committed') throw end.cause;
+      const at = [...end.appended].sort((a, b) => a.partition - b.partition);
+      place.set(
+        text,
+        at.map(({ next }) => next - 1),
+      );
+    }
     await bench.committed(topic);
     const reader = bench.log.reader();
     expect(texts(await bench.readTo(topic, 0, 'c', reader))).toEqual(['a', 'b', 'c']);
-    expect(texts(await bench.readTo(topic, 2, 'c', reader))).toEqual(['b', 'c']);
+    expect(texts(await bench.readTo(topic, place.get('b')![0]!, 'c', reader))).toEqual(['b', 'c']);
     reader.drop(topic, 0);
-    reader.seek(topic, 1, 4);
+    const last = place.get('c')![1]!;
+    reader.seek(topic, 1, last);
     expect((await reader.poll()).map(({ partition, from, records }) => [partition, from, ...texts(records)])).toEqual([
-      [1, 4, 'c'],
+      [1, last, 'c'],
     ]);
     await reader.close();
   });

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogReader, LogRecord, LogWriter, OutRecord, PartitionOffset } from '@headwater/core';
-import { newTopic, recordsOf, testLog, texts, unique } from './broker.testing.js';
+import { committedRecords, newTopic, recordsOf, testLog, texts, unique } from './broker.testing.js';
 import { eventually } from './eventually.testing.js';
 import { testWire } from './wire.testing.js';
 import { flexible, readTopics, writeTopics } from './requests/call.js';
@@ -59,8 +59,8 @@ describe('where a reader stands', () => {
     expect(await at(4_001)).toEqual(ends);
     const starts = [0, 1, 2].map((partition) => ({ topic, partition, next: 0 }));
     expect(await first(starts)).toEqual(['0@1000', '1@2500']);
-    // One record and one marker per transaction: offset 4 is the third record.
-    expect(await first([{ topic, partition: 0, next: 4 }])).toEqual(['0@2000']);
+    const third = (await committedRecords(log, topic)).filter(({ partition }) => partition === 0)[2]!;
+    expect(await first([{ topic, partition: 0, next: third.offset }])).toEqual(['0@2000']);
 
     // Beside an open transaction the end is the last stable offset: what it may still commit comes after it.
     const open = writer.begin();

@@ -1,7 +1,7 @@
 import { randomInt, randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { headerText, type LogRecord } from '@headwater/core';
-import { eventually } from '@headwater/testing';
+import { eventually, seededRandom } from '@headwater/testing';
 import { Bank, type Answer, type BankProcess, type TransferRequest } from './bank.js';
 
 const ROLES = ['api', 'capture', 'processors', 'projections'] as const;
@@ -38,17 +38,6 @@ async function persistently(request: TransferRequest, key: string): Promise<Answ
 }
 
 const header = (record: LogRecord, name: string) => headerText(record.headers, name) ?? '';
-
-/** mulberry32 */
-function random(from: number): (below: number) => number {
-  let state = from;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
 
 async function expectEndedOnce(transferIds: readonly string[]): Promise<void> {
   await eventually(async () => {
@@ -111,7 +100,7 @@ async function expectNothingLingers(): Promise<void> {
 
 describe('the bank whose processes are killed', () => {
   it(`G72 G73 G74 G75 G76 ends each of 500 transfers once while every role is killed in turn (seed ${seed})`, async () => {
-    const pick = random(seed);
+    const pick = seededRandom(seed).below;
     const accounts = await Promise.all(Array.from({ length: 10 }, () => api().open(100_000)));
     const loadEnds = new AbortController();
     const checks: Record<string, unknown>[] = [];

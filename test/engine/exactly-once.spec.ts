@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { parkedTopicOf, stateTopicOf, type Log, type OutRecord } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, uniqueName } from '@headwater/testing';
+import { eventually, seededRandom, uniqueName } from '@headwater/testing';
 
 const brokers = process.env['KAFKA_BROKERS']!.split(',');
 const script = fileURLToPath(new URL('./counting-process.mjs', import.meta.url));
@@ -114,7 +114,7 @@ describe('a processor killed with SIGKILL', () => {
   it('S38 has exactly f(input) over five kills at random moments under load', async () => {
     const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
     process.stdout.write(`S38 SEED=${seed}\n`);
-    const random = mulberry(seed);
+    const random = seededRandom(seed).fraction;
     const keys = Array.from({ length: 20 }, (_, i) => `key-${i}`);
     const sums = new Map<string, string[]>();
     let produced = 0;
@@ -179,13 +179,3 @@ describe('a processor killed with SIGKILL', () => {
     }
   });
 });
-
-function mulberry(seed: number): () => number {
-  let a = seed;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}

@@ -24,16 +24,6 @@ export function losses(random) {
   };
 }
 
-export function mulberry(seed) {
-  let a = seed;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
-
 export function shuffled(list, random) {
   return list
     .map((value) => ({ value, at: random() }))

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { groupOf, parkedTopicOf, stateTopicOf } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
-import { kafkaCluster, uniqueName } from '@headwater/testing';
+import { kafkaCluster, seededRandom, uniqueName } from '@headwater/testing';
 import { check } from './check.mjs';
-import { losses, mulberry, shuffled } from './losses.mjs';
+import { losses, shuffled } from './losses.mjs';
 import { Workers } from './workers.mjs';
 
 const PARTITIONS = 6;
@@ -19,7 +19,7 @@ const PATIENCE_MS = 6_000;
  * and replies of every kind a transaction has. Resolves with what struck; rejects when the output is not exactly what the input demands.
  */
 export async function soundness({ seed, records, kills, log: say }) {
-  const random = mulberry(seed);
+  const random = seededRandom(seed).fraction;
   const startedAt = performance.now();
   const cluster = await kafkaCluster({ brokers: 3, heapMb: 256, log: say });
   const log = kafkaLog({ brokers: cluster.brokers });

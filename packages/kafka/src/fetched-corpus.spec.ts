@@ -1,5 +1,6 @@
 import { crc32c } from '@node-rs/crc32';
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { seededRandom } from '@headwater/testing';
 import type { Header, LogRecord, OutRecord } from '@headwater/core';
 import { packer, type Compression } from './codecs.js';
 import { decodeFetched } from './fetched.js';
@@ -106,7 +107,7 @@ describe('the decoder over a corpus', () => {
   });
 
   it(`S107 delivers the true records or an error over ${MUTATIONS} mutations (seed ${SEED})`, () => {
-    const random = seeded(SEED);
+    const random = seededRandom(SEED).below;
     const seen = { refused: 0, short: 0, whole: 0 };
     for (let n = 0; n < MUTATIONS; n++) {
       const bytes = mutated(log, random);
@@ -129,7 +130,7 @@ describe('the decoder over a corpus', () => {
   });
 
   it(`S107 never fails otherwise than with LOG_CORRUPT or LOG_CODEC_MISSING when the CRC fits changed bytes (seed ${SEED})`, () => {
-    const random = seeded(SEED);
+    const random = seededRandom(SEED).below;
     const seen = { refused: 0, read: 0 };
     for (let n = 0; n < MUTATIONS / 5; n++) {
       const bytes = Buffer.from(batchOf(log, random(6)));
@@ -203,15 +204,4 @@ function same(a: LogRecord, b: LogRecord): boolean {
 
 function bytesEqual(a: Buffer | null, b: Buffer | null): boolean {
   return a === b || (a !== null && b !== null && a.equals(b));
-}
-
-/** mulberry32: integers below a bound, the same for the same seed. */
-function seeded(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
 }

@@ -32,30 +32,6 @@ describe('group', () => {
     return { group, assignments, errors, running, current };
   }
 
-  const numbersOf = (assignment: Assignment, topic: string): number[] =>
-    assignment.partitions.filter((of) => of.topic === topic).map(({ partition }) => partition);
-
-  it('gives the same partition numbers of all topics to one of two members, and all to the one that stays', async () => {
-    const [left, right] = [await newTopic(log, 5), await newTopic(log, 5)];
-    const groupId = unique('group');
-    const a = member(groupId, [left, right]);
-    await a.current(10);
-    const b = member(groupId, [left, right]);
-    const [ofA, ofB] = await Promise.all([a.current(6), b.current(4)]);
-    for (const given of [ofA, ofB]) expect(numbersOf(given, left)).toEqual(numbersOf(given, right));
-    expect([...numbersOf(ofA, left), ...numbersOf(ofB, left)].sort((x, y) => x - y)).toEqual([0, 1, 2, 3, 4]);
-    expect(ofA.membership.generation).toBe(ofB.membership.generation);
-    expect(a.assignments[0]!.signal.aborted).toBe(true);
-    await b.group.stop();
-    expect(ofB.signal.aborted).toBe(true);
-    await b.running;
-    await a.current(10);
-    await a.group.stop();
-    await a.group.stop();
-    await a.running;
-    expect([...a.errors, ...b.errors]).toEqual([]);
-  });
-
   it('gets through work that always outlasts the rebalance time-out, with a second member at the door', async () => {
     const topic = await newTopic(log, 1);
     const groupId = unique('group');
@@ -84,106 +60,6 @@ describe('group', () => {
     await eventually(() => (done.length > 0 ? true : undefined));
     await Promise.all(members.map(({ group }) => group.stop()));
     await Promise.all(members.map(({ running }) => running));
-  });
-
-  it('joins again only after the work of the revoked assignment has settled', async () => {
-    const topic = await newTopic(log, 2);
-    const groupId = unique('group');
-    const events: string[] = [];
-    let finish: () => void = () => undefined;
-    const slow = log.group({ groupId, topics: [topic] });
-    const running = slow.run(async ({ signal, partitions }) => {
-      events.push(`given ${partitions.length}`);
-      await aborted(signal);
-      events.push('revoked');
-      await new Promise<void>((resolve) => (finish = resolve));
-      events.push('settled');
-    });
-    await eventually(() => (events.includes('given 2') ? true : undefined));
-    const other = member(groupId, [topic]);
-    await eventually(() => (events.includes('revoked') ? true : undefined));
-    expect(other.assignments).toEqual([]);
-    finish();
-    await other.current(1);
-    await eventually(() => (events.includes('given 1') ? true : undefined));
-    expect(events).toEqual(['given 2', 'revoked', 'settled', 'given 1']);
-    const stopping = slow.stop();
-    await eventually(() => (events.filter((of) => of === 'revoked').length === 2 ? true : undefined));
-    finish();
-    await Promise.all([stopping, running]);
-    await other.group.stop();
-  });
-
-  it('refuses the offsets of an old generation and takes those of the current one', async () => {
-    const topic = await newTopic(log, 2);
-    const groupId = unique('group');
-    const a = member(groupId, [topic]);
-    const old = await a.current(2);
-    const writer = log.writer({ transactionalId: unique('writer') });
-    await writer.fence();
-    const offsets = [{ topic, partition: 0, next: 0 }];
-    expect(await writer.transact([], { membership: old.membership, offsets })).toMatchObject({ outcome: 'committed' });
-    const b = member(groupId, [topic]);
-    const current = await a.current(1);
-    await b.current(1);
-    const late = await writer.transact([{ topic, partition: 1, key: null, value: Buffer.from('late') }], {
-      membership: old.membership,
-      offsets: [{ topic, partition: 0, next: 99 }],
-    });
-    expect(late).toMatchObject({ outcome: 'aborted', fenced: 'member', cause: { code: 'LOG_MEMBER_FENCED' } });
-    const next = { membership: current.membership, offsets: [{ topic, partition: 0, next: 7 }] };
-    expect(await writer.transact([], next)).toMatchObject({ outcome: 'committed' });
-    const partitions = [
-      { topic, partition: 0 },
-      { topic, partition: 1 },
-    ];
-    expect(await log.admin.committedOffsets(groupId, partitions)).toEqual([
-      { topic, partition: 0, next: 7 },
-      { topic, partition: 1, next: -1 },
-    ]);
-    await Promise.all([a.group.stop(), b.group.stop()]);
-  });
-
-  it('reports work that fails and runs it again', async () => {
-    const topic = await newTopic(log, 1);
-    const group = log.group({ groupId: unique('group'), topics: [topic] });
-    const errors: unknown[] = [];
-    let runs = 0;
-    const running = group.run(
-      async ({ signal }) => {
-        runs++;
-        if (runs === 1) throw new Error('first');
-        if (runs === 2) await aborted(signal);
-      },
-      (error) => errors.push(error),
-    );
-    await eventually(() => (runs === 2 ? true : undefined));
-    await group.stop();
-    await running;
-    expect(errors).toEqual([expect.objectContaining({ message: 'first' })]);
-  });
-
-  it('S88 refuses topics of unequal partition counts by name', async () => {
-    const [four, six] = [await newTopic(log, 4), await newTopic(log, 6)];
-    const group = log.group({ groupId: unique('group'), topics: [four, six] });
-    await expect(group.run(async () => undefined)).rejects.toMatchObject({
-      code: 'LOG_NOT_COPARTITIONED',
-      facts: { counts: { [four]: 4, [six]: 6 } },
-    });
-  });
-
-  it('takes over from a member that is closed with its log', async () => {
-    const topic = await newTopic(log, 2);
-    const groupId = unique('group');
-    const elsewhere = testLog();
-    const a = member(groupId, [topic], elsewhere);
-    await a.current(2);
-    const b = member(groupId, [topic]);
-    await b.current(1);
-    await elsewhere.close();
-    await a.running;
-    await b.current(2);
-    await b.group.stop();
   });
 
   it('gives a static member that comes back within its session what it had, and nobody else notices', async () => {

@@ -22,44 +22,6 @@ describe('reader', () => {
     return made;
   }
 
-  it('S46 S50 leaves out the records of two writers that abort in interleaved order', async () => {
-    const topic = await newTopic(log);
-    const [a, b] = [await writer(), await writer()];
-    const [ofA, ofB] = [a.begin(), b.begin()];
-    await ofA.append(one(topic, 'A1'));
-    await ofB.append(one(topic, 'B1'));
-    await ofA.append(one(topic, 'A2'));
-    await ofB.append(one(topic, 'B2'));
-    expect(await ofB.abort()).toMatchObject({ outcome: 'aborted' });
-    await ofA.append(one(topic, 'A3'));
-    expect(await ofA.abort()).toMatchObject({ outcome: 'aborted' });
-    expect(await b.transact(one(topic, 'OK'))).toMatchObject({ outcome: 'committed' });
-    expect(texts(await committedRecords(log, topic))).toEqual(['OK']);
-  });
-
-  it('S47 leaves out the rest of an aborted transaction a fetch begins inside of', async () => {
-    const topic = await newTopic(log);
-    const a = await writer();
-    const aborted = a.begin();
-    for (let n = 0; n < 6; n++) await aborted.append([...one(topic, `${n}a`), ...one(topic, `${n}b`)]);
-    await aborted.abort();
-    await a.transact(one(topic, 'OK'));
-    await committedRecords(log, topic);
-    for (const from of [0, 1, 5, 11]) expect(texts(await readTo(topic, from, 'OK'))).toEqual(['OK']);
-  });
-
-  it('S48 shows five committed and none of five aborted transactions of one writer', async () => {
-    const topic = await newTopic(log);
-    const a = await writer();
-    for (let n = 0; n < 5; n++) {
-      const aborted = a.begin();
-      await aborted.append(one(topic, `aborted ${n}`));
-      await aborted.abort();
-      await a.transact(one(topic, `committed ${n}`));
-    }
-    expect(texts(await committedRecords(log, topic))).toEqual([0, 1, 2, 3, 4].map((n) => `committed ${n}`));
-  });
-
   it('S49 delivers a key of four zero bytes as data, inside and outside of aborted ranges', async () => {
     const topic = await newTopic(log);
     const [a, b] = [await writer(), await writer()];
@@ -98,52 +60,6 @@ describe('reader', () => {
     await wire.close();
   });
 
-  it('moves on over what it does not show', async () => {
-    const topic = await newTopic(log);
-    const a = await writer();
-    const aborted = a.begin();
-    await aborted.append(one(topic, 'aborted'));
-    await aborted.abort();
-    await committedRecords(log, topic);
-    const reader = log.reader();
-    reader.seek(topic, 0, 0);
-    expect(await reader.poll()).toEqual([
-      expect.objectContaining({ from: 0, records: [], nextOffset: 2, lastStableOffset: 2, highWatermark: 2 }),
-    ]);
-    await reader.close();
-  });
-
-  it('names the offset and the range of the log when a position is not in it', async () => {
-    const topic = await newTopic(log);
-    await (await writer()).transact(one(topic, 'x'));
-    const reader = log.reader();
-    reader.seek(topic, 0, 77);
-    await expect(reader.poll()).rejects.toMatchObject({
-      code: 'LOG_OFFSET_OUT_OF_RANGE',
-      facts: { topic, partition: 0, offset: 77, start: 0, high: 2 },
-    });
-    reader.drop(topic, 0);
-    expect(await reader.poll({ maxWaitMs: 10 })).toEqual([]);
-    await reader.close();
-  });
-
-  it('waits no longer than asked, ends a poll at its signal, and reads on after it', async () => {
-    const topic = await newTopic(log);
-    const reader = log.reader();
-    expect(await reader.poll({ maxWaitMs: 20 })).toEqual([]);
-    reader.seek(topic, 0, 0);
-    const started = performance.now();
-    expect(await reader.poll({ maxWaitMs: 50 })).toEqual([]);
-    const stop = new AbortController();
-    const polling = reader.poll({ maxWaitMs: 60_000, signal: stop.signal });
-    stop.abort();
-    expect(await polling).toEqual([]);
-    expect(performance.now() - started).toBeLessThan(10_000);
-    await (await writer()).transact(one(topic, 'later'));
-    expect(texts(await readTo(topic, 0, 'later', reader))).toEqual(['later']);
-    await reader.close();
-  });
-
   it('is woken by a commit, and holds back neither a writer nor another reader while it waits', async () => {
     const [idle, topic] = [await newTopic(log), await newTopic(log)];
     const [waiting, other] = [log.reader(), log.reader()];
@@ -155,27 +71,6 @@ describe('reader', () => {
     expect(await (await writer()).transact(one(idle, 'wake'))).toMatchObject({ outcome: 'committed' });
     expect(texts(recordsOf(await polling))).toEqual(['wake']);
     await Promise.all([waiting.close(), other.close()]);
-  });
-
-  it('finds a topic that is made after it was sought', async () => {
-    const topic = unique('late');
-    const reader = log.reader();
-    reader.seek(topic, 0, 0);
-    expect(await reader.poll({ maxWaitMs: 20 })).toEqual([]);
-    await log.admin.ensureTopics([{ topic, partitions: 1, cleanupPolicy: 'compact' }]);
-    await (await writer()).transact(one(topic, 'x', Buffer.from('k')));
-    expect(texts(await readTo(topic, 0, 'x', reader))).toEqual(['x']);
-    await reader.close();
-  });
-
-  it('ends a poll in flight when it is closed', async () => {
-    const topic = await newTopic(log);
-    const reader = log.reader();
-    reader.seek(topic, 0, 0);
-    const polling = reader.poll({ maxWaitMs: 60_000 });
-    const refused = expect(polling).rejects.toMatchObject({ code: 'LOG_CLOSED' });
-    await reader.close();
-    await refused;
   });
 
   async function readTo(topic: string, from: number, last: string, reader = log.reader()): Promise<LogRecord[]> {

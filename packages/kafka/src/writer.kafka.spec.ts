@@ -17,60 +17,6 @@ describe('writer', () => {
     ...more,
   });
 
-  it('writes keys, values, tombstones, headers and timestamps as given', async () => {
-    const topic = await newTopic(log, 1, { 'retention.ms': '-1' });
-    const writer = log.writer({ transactionalId: unique('writer') });
-    await writer.fence();
-    const outcome = await writer.transact([
-      {
-        topic,
-        key: Buffer.from('k'),
-        value: Buffer.from('v'),
-        headers: [
-          ['é', Buffer.from('1')],
-          ['n', null],
-        ],
-        timestamp: 1_700_000_000_000,
-      },
-      { topic, partition: 0, key: null, value: null, timestamp: 1_600_000_000_000 },
-    ]);
-    expect(outcome).toMatchObject({ outcome: 'committed' });
-    expect(await committedRecords(log, topic)).toEqual([
-      {
-        topic,
-        partition: 0,
-        offset: 0,
-        timestamp: 1_700_000_000_000,
-        key: Buffer.from('k'),
-        value: Buffer.from('v'),
-        headers: [
-          ['é', Buffer.from('1')],
-          ['n', null],
-        ],
-      },
-      { topic, partition: 0, offset: 1, timestamp: 1_600_000_000_000, key: null, value: null, headers: [] },
-    ]);
-  });
-
-  it('streams many appends through one transaction, in order, unseen before the commit', async () => {
-    const topic = await newTopic(log, 3);
-    const writer = log.writer({ transactionalId: unique('writer') });
-    await writer.fence();
-    const transaction = writer.begin();
-    for (let batch = 0; batch < 5; batch++) {
-      await transaction.append(Array.from({ length: 100 }, (_, n) => record(topic, `${batch * 100 + n}`)));
-    }
-    await transaction.append([]);
-    expect((await log.admin.offsets(topic)).map(({ lastStable }) => lastStable)).toEqual([0, 0, 0]);
-    expect(await transaction.commit()).toMatchObject({ outcome: 'committed' });
-    const records = await committedRecords(log, topic);
-    expect(records).toHaveLength(500);
-    for (let partition = 0; partition < 3; partition++) {
-      const values = records.filter((of) => of.partition === partition).map(({ value }) => Number(value));
-      expect(values).toEqual([...values].sort((a, b) => a - b));
-    }
-  });
-
   it('S55 runs 1,000 transactions with offsets back to back, loses none and ends at the last offsets', async () => {
     const topic = await newTopic(log, 1);
     const writer = log.writer({ transactionalId: unique('writer') });
@@ -89,35 +35,6 @@ describe('writer', () => {
       { topic, partition: 0, next: 1_000 },
     ]);
     expect(texts(await committedRecords(log, topic))).toEqual(Array.from({ length: 1_000 }, (_, n) => `${n}`));
-  });
-
-  it('tells where each partition stands after the transaction, markers not counted', async () => {
-    const topic = await newTopic(log, 3);
-    const writer = log.writer({ transactionalId: unique('writer') });
-    await writer.fence();
-    const at = (partition: number, value: string) => record(topic, value, { partition });
-    const first = await writer.transact([at(0, 'a'), at(2, 'b'), at(0, 'c')]);
-    expect(first).toEqual({
-      outcome: 'committed',
-      appended: [
-        { topic, partition: 0, next: 2 },
-        { topic, partition: 2, next: 1 },
-      ],
-    });
-    // The marker of the first one takes offset 2; it may come later than the next transaction's records otherwise.
-    await committedRecords(log, topic);
-    const transaction = writer.begin();
-    await transaction.append([at(0, 'd')]);
-    await transaction.append([at(0, 'e')]);
-    const second = await transaction.commit();
-    expect(second).toEqual({ outcome: 'committed', appended: [{ topic, partition: 0, next: 5 }] });
-    expect((await committedRecords(log, topic)).map(({ partition, offset }) => `${partition}:${offset}`)).toEqual([
-      '0:0',
-      '0:1',
-      '0:3',
-      '0:4',
-      '2:0',
-    ]);
   });
 
   it('splits a large append into batches the broker takes', async () => {
@@ -157,20 +74,6 @@ describe('writer', () => {
     expect(texts(await committedRecords(log, topic))).toEqual(['next']);
   });
 
-  it('S45 shows nothing of a transaction whose record only the topic finds too large, and goes on after it', async () => {
-    const topic = await newTopic(log, 1, { 'max.message.bytes': '2000' });
-    const writer = log.writer({ transactionalId: unique('writer') });
-    await writer.fence();
-    const transaction = writer.begin();
-    await transaction.append([record(topic, 'small')]);
-    await expect(
-      transaction.append([{ topic, partition: 0, key: null, value: Buffer.alloc(5_000) }]),
-    ).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE' });
-    expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', cause: { code: 'RECORD_TOO_LARGE' } });
-    expect(await writer.transact([record(topic, 'next')])).toMatchObject({ outcome: 'committed' });
-    expect(texts(await committedRecords(log, topic))).toEqual(['next']);
-  });
-
   it('commits nothing without asking the broker, and refuses a writer that is not fenced', async () => {
     const elsewhere = testLog({ brokers: ['127.0.0.1:1'] });
     const unfenced = elsewhere.writer({ transactionalId: 'x' });
@@ -184,35 +87,6 @@ describe('writer', () => {
     await writer.fence();
     expect(await writer.begin().commit()).toMatchObject({ outcome: 'committed' });
     expect(await writer.transact([])).toMatchObject({ outcome: 'committed' });
-  });
-
-  it('aborts on request and is ready at once', async () => {
-    const topic = await newTopic(log, 1);
-    const writer = log.writer({ transactionalId: unique('writer') });
-    await writer.fence();
-    for (let n = 0; n < 3; n++) {
-      const transaction = writer.begin();
-      await transaction.append([record(topic, `aborted ${n}`)]);
-      expect(await transaction.abort('changed my mind')).toEqual({ outcome: 'aborted', cause: 'changed my mind' });
-      expect(await writer.transact([record(topic, `committed ${n}`)])).toMatchObject({ outcome: 'committed' });
-    }
-    expect(texts(await committedRecords(log, topic))).toEqual(['committed 0', 'committed 1', 'committed 2']);
-  });
-
-  it('fences a zombie writer, whose open transaction is never seen', async () => {
-    const topic = await newTopic(log, 1);
-    const transactionalId = unique('writer');
-    const zombie = log.writer({ transactionalId });
-    await zombie.fence();
-    const transaction = zombie.begin();
-    await transaction.append([record(topic, 'zombie')]);
-    const successor = log.writer({ transactionalId });
-    await successor.fence();
-    expect(await successor.transact([record(topic, 'successor')])).toMatchObject({ outcome: 'committed' });
-    await expect(transaction.append([record(topic, 'late')])).rejects.toMatchObject({ code: 'LOG_WRITER_FENCED' });
-    expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
-    expect(await zombie.transact([record(topic, 'later')])).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
-    expect(texts(await committedRecords(log, topic))).toEqual(['successor']);
   });
 
   it('S44 tells a writer whose transaction the broker timed out; readers go on meanwhile', async () => {
@@ -232,15 +106,5 @@ describe('writer', () => {
     await writer.fence();
     expect(await writer.transact([record(topic, 'again')])).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['other', 'again']);
-  });
-
-  it('names a topic that does not exist', async () => {
-    const writer = log.writer({ transactionalId: unique('writer'), transactionTimeoutMs: 1_000 });
-    await writer.fence();
-    const missing = unique('missing');
-    expect(await writer.transact([record(missing, 'x')])).toMatchObject({
-      outcome: 'aborted',
-      cause: { code: 'LOG_TOPIC_MISSING', facts: { topic: missing } },
-    });
   });
 });

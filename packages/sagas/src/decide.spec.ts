@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { seededRandom } from '@headwater/testing';
 import {
   decide,
   isOpen,
@@ -310,7 +311,7 @@ describe('decide', () => {
 
   it('always ends and never sends anything twice, on 2,000 random walks', () => {
     const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
-    const random = mulberry(seed);
+    const random = seededRandom(seed).fraction;
     const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!;
     for (let walk = 0; walk < 2_000; walk++) {
       const steps = randomSteps(random);
@@ -374,15 +375,5 @@ function randomSteps(random: () => number): SagaSteps {
       ...Array.from({ length: pivot }, step('pivot')),
       ...Array.from({ length: retriable }, step('retriable')),
     ],
-  };
-}
-
-function mulberry(seed: number): () => number {
-  let a = seed;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
   };
 }

@@ -169,7 +169,7 @@ export function groupCases(bench: Bench): void {
     expect(errors).toEqual([expect.objectContaining({ message: 'first' })]);
   });
 
-  it('S108 refuses topics of unequal partition counts by name', async () => {
+  it('S88 S108 refuses topics of unequal partition counts by name', async () => {
     const [four, six] = [await bench.topic(4), await bench.topic(6)];
     const group = bench.log.group({ groupId: uniqueName('group'), topics: [four, six] });
     await expect(group.run(async () => undefined)).rejects.toMatchObject({

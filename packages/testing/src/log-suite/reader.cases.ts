@@ -3,7 +3,7 @@ import { uniqueName } from '../unique-name.js';
 import { one, recordsOf, texts, type Bench } from './log-under-test.js';
 
 export function readerCases(bench: Bench): void {
-  it('S108 leaves out the records of two writers that abort in interleaved order', async () => {
+  it('S46 S108 leaves out the records of two writers that abort in interleaved order', async () => {
     const topic = await bench.topic();
     const [a, b] = [await bench.writer(), await bench.writer()];
     const [ofA, ofB] = [a.begin(), b.begin()];
@@ -18,7 +18,7 @@ export function readerCases(bench: Bench): void {
     expect(await bench.texts(topic)).toEqual(['OK']);
   });
 
-  it('S108 leaves out the rest of an aborted transaction a fetch begins inside of', async () => {
+  it('S47 S108 leaves out the rest of an aborted transaction a fetch begins inside of', async () => {
     const topic = await bench.topic();
     const writer = await bench.writer();
     const aborted = writer.begin();
@@ -28,7 +28,7 @@ export function readerCases(bench: Bench): void {
     for (const from of [0, 1, 5, 11]) expect(texts(await bench.readTo(topic, from, 'OK'))).toEqual(['OK']);
   });
 
-  it('S108 shows every committed and no aborted transaction of one writer, whatever their keys', async () => {
+  it('S48 S108 shows every committed and no aborted transaction of one writer, whatever their keys', async () => {
     const topic = await bench.topic();
     const writer = await bench.writer();
     const zeros = Buffer.alloc(4);

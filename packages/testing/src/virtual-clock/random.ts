@@ -1,13 +1,13 @@
 /** Seeded random choices: the same seed gives the same sequence on every machine. Not for secrets. */
 export interface Random {
   /** At least 0, below 1. */
-  fraction(): number;
+  readonly fraction: () => number;
   /** An integer at least 0 and below `below`. */
-  below(below: number): number;
-  chance(probability: number): boolean;
-  pick<T>(of: readonly T[]): T;
+  readonly below: (below: number) => number;
+  readonly chance: (probability: number) => boolean;
+  readonly pick: <T>(of: readonly T[]) => T;
   /** A sequence of its own, derived from this one, so that further draws here do not shift it. */
-  fork(): Random;
+  readonly fork: () => Random;
 }
 
 /** mulberry32: 32 bits of state, passes the tests a test's choices need. */

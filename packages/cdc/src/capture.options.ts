@@ -1,4 +1,5 @@
-import type { Log } from '@headwater/core';
+import { systemClock } from '@headwater/core';
+import type { Clock, Log } from '@headwater/core';
 
 export interface CapturedTable {
   /** `schema.table`, unquoted, as the catalog spells it. */
@@ -50,6 +51,8 @@ export interface CaptureOptions {
   /** Called for every error, those that lead to a reconnect included. */
   readonly onError?: (error: unknown) => void;
   readonly logger?: CaptureLogger;
+  /** All waiting and all time of capture. Default: the system's; a simulation gives a virtual one. */
+  readonly clock?: Clock;
 }
 
 export const CAPTURE_DEFAULTS = {
@@ -61,6 +64,7 @@ export const CAPTURE_DEFAULTS = {
   inboundTimeoutMs: 30_000,
   onError: () => {},
   logger: { info: () => {}, warn: () => {} },
+  clock: systemClock,
 } as const;
 
 export type ResolvedOptions = Required<CaptureOptions>;

@@ -1,4 +1,4 @@
-import type { LogTransaction, LogWriter, OutRecord, Outcome } from '@headwater/core';
+import type { Clock, LogTransaction, LogWriter, OutRecord, Outcome } from '@headwater/core';
 import { errorCode, errorMessage } from '@headwater/core';
 import { CaptureError } from './cdc.errors.js';
 import { maxLsn } from './lsn.js';
@@ -11,6 +11,7 @@ export interface PublishOptions {
   readonly positionTopic: string;
   readonly maxBatchBytes: number;
   readonly maxBatchRows: number;
+  readonly clock: Clock;
 }
 
 export interface Published {
@@ -36,7 +37,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
   #spilledRows = 0;
   #inFlight: Promise<void> | undefined;
   #failure: unknown;
-  #lastIdle = 0;
+  #lastIdle = -IDLE_INTERVAL_MS;
 
   constructor(
     private readonly writer: LogWriter,
@@ -85,7 +86,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
   /** Milliseconds until `flush` will write a position without rows; undefined when there is nothing to write. */
   get idleDelayMs(): number | undefined {
     if (this.#progress === undefined) return undefined;
-    return Math.max(0, this.#lastIdle + IDLE_INTERVAL_MS - Date.now());
+    return Math.max(0, this.#lastIdle + IDLE_INTERVAL_MS - this.options.clock.elapsed());
   }
 
   /** Begins to write what is complete, unless a write is in flight. Throws what the previous write failed with. */
@@ -95,7 +96,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     if (this.#spilled !== undefined && this.#transactions === 0) return;
     const hasRows = this.#completeRecords > 0 || this.#spilled !== undefined;
     if (!hasRows && !force && this.idleDelayMs !== 0) return;
-    if (!hasRows) this.#lastIdle = Date.now();
+    if (!hasRows) this.#lastIdle = this.options.clock.elapsed();
     this.#inFlight = this.#write().catch((error: unknown) => {
       this.#failure = error;
     });

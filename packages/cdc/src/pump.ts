@@ -1,4 +1,4 @@
-import type { LogWriter } from '@headwater/core';
+import type { Clock, LogWriter } from '@headwater/core';
 import type { AckPolicy } from './ack-policy.js';
 import type { ResolvedOptions } from './capture.options.js';
 import { isFatal } from './cdc.errors.js';
@@ -8,13 +8,13 @@ import { decodePgoutput } from './pgoutput.js';
 import type { Position } from './position.js';
 import { Publisher } from './publish.js';
 import type { Published } from './publish.js';
-import type { ReplicationStream, StreamItem } from './replication-stream.js';
+import type { StreamItem, WalStream } from './replication-stream.js';
 import type { SourceTables } from './source-tables.js';
 import { TransactionAssembler } from './transaction-assembler.js';
 
 export interface Pump {
   readonly writer: LogWriter;
-  readonly stream: ReplicationStream;
+  readonly stream: WalStream;
   readonly ack: AckPolicy;
   readonly tables: SourceTables;
   readonly options: ResolvedOptions;
@@ -34,6 +34,7 @@ const TURN = 1_000;
  */
 export async function pump(run: Pump): Promise<void> {
   const { stream, ack, signal } = run;
+  const { clock } = run.options;
   const publisher = new Publisher(run.writer, run.options, run.position, (published) => {
     run.onPublished(published);
     ack.published(published.position.endLsn);
@@ -55,11 +56,11 @@ export async function pump(run: Pump): Promise<void> {
   signal.addEventListener('abort', onStop);
   try {
     for (let count = 1; !signal.aborted; count++) {
-      if (count % TURN === 0) await new Promise((resolve) => setImmediate(resolve));
+      if (count % TURN === 0) await clock.breathe();
       const item = stream.shift();
       if (item === undefined) {
         publisher.flush();
-        await idle(stream, publisher, signal);
+        await idle(stream, publisher, signal, clock);
         continue;
       }
       const asked = accept(run, assembler, publisher, item);
@@ -92,11 +93,11 @@ function accept(
   return undefined;
 }
 
-async function idle(stream: ReplicationStream, publisher: Publisher, signal: AbortSignal): Promise<void> {
+async function idle(stream: WalStream, publisher: Publisher, signal: AbortSignal, clock: Clock): Promise<void> {
   if (signal.aborted) return;
   const delay = publisher.idleDelayMs;
-  const timer =
-    delay === undefined || publisher.inFlight !== undefined ? undefined : setTimeout(() => stream.wake(), delay);
-  await Promise.race([stream.arrival(), ...(publisher.inFlight === undefined ? [] : [publisher.inFlight])]);
-  clearTimeout(timer);
+  const over = new AbortController();
+  const timed = delay === undefined || publisher.inFlight !== undefined ? [] : [clock.wait(delay, over.signal)];
+  await Promise.race([stream.arrival(), ...timed, ...(publisher.inFlight === undefined ? [] : [publisher.inFlight])]);
+  over.abort();
 }

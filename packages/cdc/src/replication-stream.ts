@@ -1,3 +1,4 @@
+import type { Clock } from '@headwater/core';
 import type { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import type { AckPolicy } from './ack-policy.js';
@@ -17,6 +18,18 @@ export interface StreamOptions {
   readonly messages: boolean;
   readonly maxQueuedBytes: number;
   readonly inboundTimeoutMs: number;
+  readonly clock: Clock;
+}
+
+/** What the pump reads from: what the server sent, in its order, until the connection is lost. */
+export interface WalStream {
+  /** The next item, or undefined when nothing has arrived. Throws when the connection was lost. */
+  shift(): StreamItem | undefined;
+  /** Resolves when `shift` may bring something, or throw, and at `wake()`. */
+  arrival(): Promise<void>;
+  wake(): void;
+  /** Tells the server what is durable: the raw end LSN, as write, flush and apply position. */
+  sendStatus(): void;
 }
 
 const STATUS_INTERVAL_MS = 1_000;
@@ -26,23 +39,24 @@ const CLOSE_TIMEOUT_MS = 3_000;
  * One connection to the slot; never reused. Queues what arrives, pauses the socket when too much is queued (P8), and tells the
  * server every second what is durable, whatever its reader is doing.
  */
-export class ReplicationStream {
+export class ReplicationStream implements WalStream {
   readonly #service: LogicalReplicationService;
   readonly #queue: StreamItem[] = [];
   #head = 0;
   #queuedBytes = 0;
   #paused = false;
-  #lastInbound = Date.now();
+  #lastInbound: number;
   #pinged = false;
   #failure: unknown;
   #ended: Promise<void> = Promise.resolve();
-  #timer: NodeJS.Timeout | undefined;
+  readonly #closing = new AbortController();
   #wake: () => void = () => {};
 
   constructor(
     private readonly options: StreamOptions,
     private readonly ack: AckPolicy,
   ) {
+    this.#lastInbound = options.clock.elapsed();
     this.#service = new LogicalReplicationService(sessionConfig(options.connectionString, options.name), {
       acknowledge: { auto: false, timeoutSeconds: 0 },
     });
@@ -71,7 +85,7 @@ export class ReplicationStream {
       await this.close();
       throw error;
     });
-    this.#timer = setInterval(() => this.#tick(), STATUS_INTERVAL_MS);
+    void this.#tell();
     this.sendStatus();
   }
 
@@ -109,14 +123,14 @@ export class ReplicationStream {
     const status = Buffer.alloc(34);
     status.writeUInt8(0x72, 0);
     for (const at of [1, 9, 17]) status.writeBigUInt64BE(this.ack.lsn, at);
-    status.writeBigInt64BE((BigInt(Date.now()) - 946_684_800_000n) * 1_000n, 25);
+    status.writeBigInt64BE((BigInt(this.options.clock.now()) - 946_684_800_000n) * 1_000n, 25);
     status.writeUInt8(replyRequested ? 1 : 0, 33);
     connection.sendCopyFromChunk(status);
   }
 
   /** Sends a last status and closes. Afterwards the server has released the slot, or the socket is destroyed. */
   async close(): Promise<void> {
-    clearInterval(this.#timer);
+    this.#closing.abort();
     this.sendStatus();
     this.#failure ??= new CaptureError('CDC_STREAM_LOST', 'the stream was closed.');
     this.#queue.length = 0;
@@ -134,7 +148,7 @@ export class ReplicationStream {
   }
 
   #push(item: StreamItem, bytes: number): void {
-    this.#lastInbound = Date.now();
+    this.#lastInbound = this.options.clock.elapsed();
     this.#pinged = false;
     if (this.#failure !== undefined) return;
     this.#queue.push(item);
@@ -148,10 +162,18 @@ export class ReplicationStream {
     this.wake();
   }
 
+  async #tell(): Promise<void> {
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      await this.options.clock.wait(STATUS_INTERVAL_MS, signal);
+      if (!signal.aborted) this.#tick();
+    }
+  }
+
   #tick(): void {
-    const silentMs = Date.now() - this.#lastInbound;
+    const silentMs = Math.round(this.options.clock.elapsed() - this.#lastInbound);
     // While paused the silence is our own.
-    if (this.#paused) this.#lastInbound = Date.now();
+    if (this.#paused) this.#lastInbound = this.options.clock.elapsed();
     else if (silentMs > this.options.inboundTimeoutMs) {
       this.#fail(
         new CaptureError('CDC_STREAM_LOST', `the server was silent for ${silentMs} ms. Capture reconnects.`, {

@@ -19,6 +19,7 @@ const common = {
   },
   moduleNameMapper: {
     '^@headwater/(core|kafka|cdc|projections|sagas|state-level|testing)$': '<rootDir>/packages/$1/src/index.ts',
+    '^@headwater/core/nest$': '<rootDir>/packages/core/src/nest.ts',
     '^@headwater/testing/log-suite$': '<rootDir>/packages/testing/src/log-suite/log-suite.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

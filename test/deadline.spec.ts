@@ -10,7 +10,6 @@ import {
   Command,
   Database,
   Event,
-  HeadwaterModule,
   Key,
   Rejected,
   headerText,
@@ -19,6 +18,7 @@ import {
   type OutRecord,
   type Role,
 } from '@headwater/core';
+import { HeadwaterModule } from '@headwater/core/nest';
 import { kafkaLog } from '@headwater/kafka';
 import { CommandHandler, Pivot, Saga, Step, Undo, sagas, type SagaRow, type SqlContext } from '@headwater/sagas';
 import { eventually, testDatabase, uniqueName, type TestDatabase } from '@headwater/testing';

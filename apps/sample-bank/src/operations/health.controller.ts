@@ -1,7 +1,8 @@
 import { Controller, Get, Header, Inject } from '@nestjs/common';
 import { HealthCheck, HealthCheckService, HealthIndicatorService } from '@nestjs/terminus';
 import { ApiTags } from '@nestjs/swagger';
-import { Database, HeadwaterRuntime } from '@headwater/core';
+import { Database } from '@headwater/core';
+import { HeadwaterRuntime } from '@headwater/core/nest';
 import { Metrics } from './metrics.js';
 
 @ApiTags('operations')

@@ -1,5 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import { Database, HeadwaterRuntime, prometheusText } from '@headwater/core';
+import { Database, prometheusText } from '@headwater/core';
+import { HeadwaterRuntime } from '@headwater/core/nest';
 import { Gauge, Registry, collectDefaultMetrics } from 'prom-client';
 
 /** Prometheus text: the process, each engine as up (1) or not (0), and what waits for an operator. */

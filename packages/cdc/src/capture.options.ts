@@ -1,12 +1,21 @@
 import { systemClock } from '@headwater/core';
-import type { Clock, Log } from '@headwater/core';
+import type { Clock, Log, TopicSpec } from '@headwater/core';
+import { formatTableName, parseTableName } from './table-name.js';
 
 export interface CapturedTable {
-  /** `schema.table`, unquoted, as the catalog spells it. */
+  /** `schema.table` as the catalog spells it; a part with a dot or a quote in it stands in double quotes: `"a.b".c`. */
   readonly table: string;
   readonly topic: string;
   /** Default: the primary key, else the columns of the identity index. Others need REPLICA IDENTITY FULL. */
   readonly keyColumns?: readonly string[];
+}
+
+/** How missing topics are made, compacted always. Existing ones are verified: capture refuses to run with others (LOG_TOPIC_MISMATCH). */
+export interface CreatedTopics {
+  /** Of the topics of tables; fixed for a topic's life. */
+  readonly partitions: number;
+  /** Default: the brokers' own. */
+  readonly replicationFactor?: number;
 }
 
 /** What capture tells about itself while it runs. */
@@ -21,6 +30,8 @@ export interface CaptureOptions {
   readonly connectionString: string;
   readonly log: Log;
   readonly tables: readonly CapturedTable[];
+  /** Given: the topics of the tables and of the position are made when missing. Default: those of the tables must exist. */
+  readonly topics?: CreatedTopics;
   /** Default `headwater_<name>`. */
   readonly slot?: string;
   /** Default `headwater_<name>`; made and altered to publish exactly `tables`. */
@@ -67,7 +78,7 @@ export const CAPTURE_DEFAULTS = {
   clock: systemClock,
 } as const;
 
-export type ResolvedOptions = Required<CaptureOptions>;
+export type ResolvedOptions = Required<Omit<CaptureOptions, 'topics'>> & Pick<CaptureOptions, 'topics'>;
 
 export function resolveOptions(options: CaptureOptions): ResolvedOptions {
   return Object.freeze({
@@ -79,5 +90,25 @@ export function resolveOptions(options: CaptureOptions): ResolvedOptions {
     ...(Object.fromEntries(
       Object.entries(options).filter(([, value]) => value !== undefined),
     ) as unknown as CaptureOptions),
+    tables: options.tables.map((table) => ({ ...table, table: canonical(table.table) })),
   });
+}
+
+/** One text per table, whatever was quoted that needs no quotes. What cannot be read is refused with all else that is wrong with the tables. */
+function canonical(table: string): string {
+  const name = parseTableName(table);
+  return name === undefined ? table : formatTableName(name);
+}
+
+/** The topics this capture makes or verifies before anything is published. */
+export function topicsOf({ tables, topics, positionTopic }: ResolvedOptions): readonly TopicSpec[] {
+  const replication = topics?.replicationFactor === undefined ? {} : { replicationFactor: topics.replicationFactor };
+  const spec = (topic: string, partitions: number): TopicSpec => ({
+    topic,
+    partitions,
+    cleanupPolicy: 'compact',
+    ...replication,
+  });
+  const names = topics === undefined ? [] : [...new Set(tables.map(({ topic }) => topic))];
+  return [spec(positionTopic, 1), ...names.map((topic) => spec(topic, topics!.partitions))];
 }

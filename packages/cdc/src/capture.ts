@@ -2,7 +2,7 @@ import type { LogWriter } from '@headwater/core';
 import { errorCode, errorMessage } from '@headwater/core';
 import type { Client } from 'pg';
 import { AckPolicy } from './ack-policy.js';
-import { resolveOptions } from './capture.options.js';
+import { resolveOptions, topicsOf } from './capture.options.js';
 import type { CaptureOptions, ResolvedOptions } from './capture.options.js';
 import { isFatal } from './cdc.errors.js';
 import { formatLsn, parseLsn, ZERO_LSN } from './lsn.js';
@@ -140,10 +140,10 @@ export class Capture {
 
   /** One life of a connection. `again`: a snapshot is done. `waiting`: another connection holds the slot. */
   async #connect(writer: LogWriter): Promise<'finished' | 'again' | 'waiting'> {
-    const { connectionString, name, log, positionTopic } = this.#options;
+    const { connectionString, name, log } = this.#options;
     const sessions: Client[] = [];
     try {
-      await log.admin.ensureTopics([{ topic: positionTopic, partitions: 1, cleanupPolicy: 'compact' }]);
+      await log.admin.ensureTopics(topicsOf(this.#options));
       const sql = await openSession(connectionString, name);
       sessions.push(sql);
       const replication = await openReplicationSession(connectionString, name);

@@ -3,6 +3,7 @@ import { CaptureError } from './cdc.errors.js';
 import type { CapturedTable } from './capture.options.js';
 import type { PgType } from './json-types.js';
 import { textRows } from './postgres-session.js';
+import { parseTableName } from './table-name.js';
 
 const TYPES = `
   SELECT t.oid, t.typname, t.typtype, CASE WHEN t.typoutput = 'array_out'::regproc THEN t.typelem ELSE 0 END,
@@ -46,26 +47,28 @@ export interface CatalogTable {
 }
 
 const TABLES = `
-  SELECT w.name, c.oid::regclass, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind, c.relpersistence, c.relreplident,
+  SELECT w.n, c.oid::regclass, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind, c.relpersistence, c.relreplident,
          (SELECT json_agg(json_build_array(a.attname, a.atttypid::int8) ORDER BY a.attnum) FROM pg_attribute a
            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
          (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
            WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.n <= i.indnkeyatts),
          (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
            WHERE i.indrelid = c.oid AND i.indisreplident AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.n <= i.indnkeyatts)
-    FROM unnest($1::text[]) WITH ORDINALITY w(name, n)
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(schema, name, n)
     LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
-      ON n.nspname || '.' || c.relname = w.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      ON n.nspname = w.schema AND c.relname = w.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
    ORDER BY w.n`;
 
 /** Reads the wanted tables; all that is wrong with them comes as one CDC_TABLES_INVALID, each fault with its remedy. */
 export async function readTables(client: Client, specs: readonly CapturedTable[]): Promise<readonly CatalogTable[]> {
-  const rows = await textRows(client, TABLES, [specs.map((spec) => spec.table)]);
+  const names = specs.map((spec) => parseTableName(spec.table));
+  const wanted = [names.map((name) => name?.schema ?? null), names.map((name) => name?.table ?? null)];
+  const rows = await textRows(client, TABLES, wanted);
   const faults: string[] = [];
   const tables: CatalogTable[] = [];
-  for (const [name, , sqlName, kind, persistence, identity, columns, primary, index] of rows) {
-    const spec = specs.find((candidate) => candidate.table === name)!;
-    const names = (json: string | null | undefined) => (JSON.parse(json ?? '[]') ?? []) as string[];
+  for (const [n, , sqlName, kind, persistence, identity, columns, primary, index] of rows) {
+    const spec = specs[Number(n) - 1]!;
+    const columnsOf = (json: string | null | undefined) => (JSON.parse(json ?? '[]') ?? []) as string[];
     const parsed = (JSON.parse(columns ?? '[]') as [string, number][]).map(([column, typeOid]) => ({
       name: column,
       typeOid,
@@ -75,8 +78,8 @@ export async function readTables(client: Client, specs: readonly CapturedTable[]
       persistence: persistence ?? null,
       identity: identity ?? null,
       columns: parsed.map((column) => column.name),
-      primary: names(primary),
-      index: names(index),
+      primary: columnsOf(primary),
+      index: columnsOf(index),
     };
     const found = tableFaults(spec, facts);
     faults.push(...found);
@@ -113,6 +116,8 @@ function tableKey(spec: CapturedTable, facts: TableFacts): readonly string[] {
 /** What keeps a table from being captured, each with its remedy. */
 export function tableFaults(spec: CapturedTable, facts: TableFacts): string[] {
   const { table } = spec;
+  if (parseTableName(table) === undefined)
+    return [`${table}: not schema.table. Write both; a part with a dot or quote in it stands in double quotes.`];
   if (facts.kind === null) return [`${table}: no such table. Create it, or correct the name (schema.table).`];
   if (facts.kind !== 'r' && facts.kind !== 'p') return [`${table}: not a table. Capture the tables behind it.`];
   if (facts.persistence === 'u')

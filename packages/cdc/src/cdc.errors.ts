@@ -42,8 +42,12 @@ export class CaptureError extends HeadwaterError {
  */
 const FATAL_SQLSTATE = /^(28|3D|42(?!710))...$/;
 
+/** Refusals of the log that a person must mend. */
+const FATAL_LOG: ReadonlySet<string> = new Set(['KAFKA_AUTHENTICATION_FAILED', 'KAFKA_TOO_OLD', 'LOG_TOPIC_MISMATCH']);
+
 /** Whether capture halts (true) or reconnects with back-off (false) after this error. Everything foreign is worth another try. */
 export function isFatal(error: unknown): boolean {
-  if (error instanceof HeadwaterError) return !error.retryable && error.code.startsWith('CDC_');
+  if (error instanceof HeadwaterError)
+    return FATAL_LOG.has(error.code) || (!error.retryable && error.code.startsWith('CDC_'));
   return FATAL_SQLSTATE.test(errorCode(error) ?? '');
 }

@@ -9,6 +9,7 @@ import type { Relation, Tuple } from './pgoutput.js';
 import { quoteName, textRows } from './postgres-session.js';
 import { tableShape } from './rows.js';
 import type { TableShape } from './rows.js';
+import { formatTableName } from './table-name.js';
 import type { TableLookup } from './transaction-assembler.js';
 
 /** The captured tables and their types, as the catalog had them at the start of the connection. */
@@ -37,7 +38,7 @@ export class SourceTables implements TableLookup {
 
   /** The shape a table has from this Relation message on. */
   async shape(relation: Relation): Promise<TableShape | undefined> {
-    const name = `${relation.schema}.${relation.name}`;
+    const name = formatTableName({ schema: relation.schema, table: relation.name });
     const table = this.tables.find((candidate) => candidate.spec.table === name);
     if (table === undefined) return undefined;
     const identity = relation.columns.filter((column) => column.identity).map((column) => column.name);

@@ -93,8 +93,11 @@ export class Source {
   }
 
   /** All committed records of a topic, in order per partition. */
-  async seen(table: string): Promise<Seen[]> {
-    const topic = this.topic(table);
+  seen(table: string): Promise<Seen[]> {
+    return this.#seenIn(this.topic(table));
+  }
+
+  async #seenIn(topic: string): Promise<Seen[]> {
     const all: Seen[] = [];
     for (const { partition, start, lastStable } of await this.log.admin.offsets(topic)) {
       if (start >= lastStable) continue;
@@ -114,10 +117,16 @@ export class Source {
     return all;
   }
 
-  async seenCount(table: string, count: number, timeoutMs = 15_000): Promise<Seen[]> {
+  seenCount(table: string, count: number, timeoutMs = 15_000): Promise<Seen[]> {
+    return this.seenIn(this.topic(table), count, timeoutMs);
+  }
+
+  /** At least `count` records of a topic, which is deleted at the end. */
+  async seenIn(topic: string, count: number, timeoutMs = 15_000): Promise<Seen[]> {
+    if (!this.#topics.includes(topic)) this.#topics.push(topic);
     return eventually(
       async () => {
-        const all = await this.seen(table);
+        const all = await this.#seenIn(topic);
         if (all.length < count)
           throw new Error(`${all.length} of ${count} records; ${this.errors.map(String).join(' | ')}`);
         return all;

@@ -1,8 +1,14 @@
 export { Capture } from './capture.js';
 export type { CaptureState, CaptureStatus } from './capture.js';
-export type { CapturedTable, CaptureLogger, CaptureOptions } from './capture.options.js';
+export type { CapturedTable, CaptureLogger, CaptureOptions, CreatedTopics } from './capture.options.js';
 export { CaptureError } from './cdc.errors.js';
 export type { CdcErrorCode } from './cdc.errors.js';
 export { OUTBOX_PREFIX } from './outbox-message.js';
 export { capture, positionTopicOf } from './engine.js';
 export type { CaptureEngineOptions } from './engine.js';
+export { SlotWatch } from './slot-watch.js';
+export type { SlotWatchOptions, WatchedSlot } from './slot-watch.js';
+export { SLOT_ALARM_DEFAULTS } from './slot-health.js';
+export type { SlotAlarmPolicy, SlotHealth } from './slot-health.js';
+export { formatTableName, parseTableName, topicOfTable } from './table-name.js';
+export type { TableName } from './table-name.js';

@@ -9,11 +9,18 @@ export interface Invocation {
   /** What stands behind the command's name. */
   readonly operands: readonly string[];
   readonly flags: Readonly<Record<string, string | boolean | undefined>>;
+  /** --json. */
+  readonly json: boolean;
   readonly config: Config;
   /** Opened on first use, closed behind the command. */
   readonly log: () => Log;
   /** Says a result: as one line of JSON with --json, as text otherwise. */
   readonly say: (value: unknown, text: string) => void;
+  /** One line to stdout, one to stderr, as they are. */
+  readonly out: (line: string) => void;
+  readonly err: (line: string) => void;
+  /** Aborted when the process is asked to end (SIGTERM, SIGINT). Only a command that calls it is spared the end at once. */
+  readonly stop: () => AbortSignal;
   /** Who asks: --by, or the user's name. */
   readonly by: string;
 }

@@ -1,20 +1,22 @@
 import { readFileSync } from 'node:fs';
 import { errorMessage } from '@headwater/core';
 import type { KafkaOptions } from '@headwater/kafka';
+import { kafkaOptions, kafkaSettings } from './kafka-settings.js';
 import { UsageError } from './usage.js';
 
 /** The file given with --config; without one, KAFKA_BROKERS and its companions tell where the brokers are. */
 export interface Config {
   readonly path: string | undefined;
-  readonly kafka: KafkaOptions | undefined;
+  /** Throws a UsageError with every mistake of `kafka` in the file. */
+  readonly kafka: () => KafkaOptions | undefined;
   /** The whole file, for what a command reads of it. */
   readonly file: Readonly<Record<string, unknown>>;
 }
 
 export function readConfig(path: string | undefined, env: NodeJS.ProcessEnv): Config {
-  if (path === undefined) return { path, kafka: kafkaOf(env), file: {} };
+  if (path === undefined) return { path, kafka: () => kafkaOf(env), file: {} };
   const file = parse(path);
-  return { path, kafka: checkedKafka(path, file['kafka']) ?? kafkaOf(env), file };
+  return { path, kafka: () => checkedKafka(path, file['kafka']) ?? kafkaOf(env), file };
 }
 
 function parse(path: string): Readonly<Record<string, unknown>> {
@@ -33,13 +35,9 @@ function parse(path: string): Readonly<Record<string, unknown>> {
 
 function checkedKafka(path: string, kafka: unknown): KafkaOptions | undefined {
   if (kafka === undefined) return undefined;
-  const brokers = (kafka as { brokers?: unknown } | null)?.brokers;
-  if (Array.isArray(brokers) && brokers.length > 0 && brokers.every((broker) => typeof broker === 'string'))
-    return kafka as KafkaOptions;
-  throw new UsageError(
-    [`${path}: kafka.brokers is not a list of host:port`],
-    'Write "kafka": { "brokers": ["host:port"] }.',
-  );
+  const mistakes = kafkaSettings(kafka, 'kafka').map((mistake) => `${path}: ${mistake}`);
+  if (mistakes.length > 0) throw new UsageError(mistakes, 'Write "kafka": { "brokers": ["host:port"] }.');
+  return kafkaOptions(kafka as Record<string, unknown>);
 }
 
 function kafkaOf(env: NodeJS.ProcessEnv): KafkaOptions | undefined {

@@ -12,6 +12,8 @@ export interface Terminal {
   readonly env: NodeJS.ProcessEnv;
   readonly out: (line: string) => void;
   readonly err: (line: string) => void;
+  /** Aborted by SIGTERM and SIGINT, from the first call on. */
+  readonly stop: () => AbortSignal;
 }
 
 const FLAGS = {
@@ -62,7 +64,8 @@ async function run(args: readonly string[], terminal: Terminal, json: boolean): 
   const say = (value: unknown, text: string) => terminal.out(json ? JSON.stringify(value) : text);
   const by = (flags['by'] as string | undefined) ?? userInfo().username;
   try {
-    return await command.run({ operands: positionals, flags, config, log: opened.get, say, by });
+    const { out, err, stop } = terminal;
+    return await command.run({ operands: positionals, flags, json, config, log: opened.get, say, out, err, stop, by });
   } finally {
     await opened.peek()?.close();
   }
@@ -81,7 +84,8 @@ function parsed(command: Command, args: readonly string[]) {
   }
 }
 
-function openLog({ kafka }: Config): Log {
+function openLog(config: Config): Log {
+  const kafka = config.kafka();
   if (kafka !== undefined) return kafkaLog({ clientId: 'headwater-cli', ...kafka });
   throw new UsageError(
     ['No brokers are given.'],

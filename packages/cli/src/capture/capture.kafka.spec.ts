@@ -1,0 +1,185 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { eventually } from '@headwater/testing';
+import { formatLsn } from '../../../cdc/src/lsn.js';
+import { brokers, Source } from '../../../cdc/src/source.testing.js';
+import { Configs, Headwater, headwater } from '../cli.testing.js';
+import type { CaptureStats } from './capture-stats.js';
+
+let source: Source;
+let configs: Configs;
+const started: Headwater[] = [];
+
+beforeAll(() => {
+  configs = new Configs();
+});
+beforeEach(async () => {
+  source = await Source.open();
+  await source.sql.query('CREATE TABLE a (id int PRIMARY KEY, b text); CREATE TABLE b (id int PRIMARY KEY, b text)');
+});
+afterEach(async () => {
+  await Promise.all(started.splice(0).map((one) => one.kill('SIGKILL')));
+  await source.close();
+});
+afterAll(() => configs.remove());
+
+function config(more: object = {}): string {
+  return configs.write({
+    name: source.name,
+    postgres: { connectionString: source.url },
+    kafka: { brokers },
+    tables: ['public.a'],
+    topics: { prefix: source.name, partitions: 2, replicationFactor: 1 },
+    ...more,
+  });
+}
+
+function run(...args: string[]): Headwater {
+  const one = new Headwater(args);
+  started.push(one);
+  return one;
+}
+
+const topic = (table: string) => `${source.name}.public.${table}`;
+
+async function streams(one: Headwater): Promise<void> {
+  await eventually(() => expect([one.lines<CaptureStats>().at(-1)?.state, one.err]).toEqual(['streaming', one.err]));
+}
+
+describe('headwater capture', () => {
+  it('C103 stops on SIGTERM under load: what was in flight is committed and acknowledged, and the next start repeats nothing', async () => {
+    const file = config();
+    const first = run('capture', '--config', file, '--stats');
+    await streams(first);
+    const [writer, loading] = [await source.client(), new AbortController()];
+    let written = 0;
+    const load = (async () => {
+      while (!loading.signal.aborted) {
+        await writer.query(`INSERT INTO a SELECT g, 'x' FROM generate_series($1::int, $1::int + 9) g`, [written]);
+        written += 10;
+      }
+    })();
+    await source.seenIn(topic('a'), 100);
+    const asked = performance.now();
+    const ended = await first.kill('SIGTERM');
+    expect(ended).toMatchObject({ code: 0 });
+    expect(performance.now() - asked).toBeLessThan(5_000);
+    loading.abort();
+    await load;
+    await source.slotFree();
+    const published = (await source.seenIn(topic('a'), 100)).length;
+    const position = await source.lastPosition();
+    expect((await source.slotFacts())!.confirmed).toBe(formatLsn(position.endLsn));
+    const second = run('capture', '--config', file, '--stats');
+    const seen = await source.seenIn(topic('a'), written);
+    expect(second.err).not.toMatch(/waiting/);
+    expect(published).toBeLessThanOrEqual(written);
+    expect(new Set(seen.map(({ tx, seq }) => `${tx}/${seq}`)).size).toBe(seen.length);
+    expect(seen.map(({ key }) => Number(key)).toSorted((x, y) => x - y)).toEqual(
+      Array.from({ length: written }, (_, i) => i),
+    );
+    expect(await second.kill('SIGINT')).toMatchObject({ code: 0 });
+  });
+
+  it('tells once a second how it is, as JSON on stdout and nothing else', async () => {
+    await source.sql.query(`INSERT INTO a SELECT g, 'x' FROM generate_series(1, 100) g`);
+    const one = run('capture', '--config', config(), '--stats', '--json');
+    await streams(one);
+    await eventually(() => expect(one.lines().length).toBeGreaterThan(2));
+    const last = one.lines<CaptureStats>().at(-1)!;
+    expect(last).toEqual({
+      rows: 100,
+      rowsPerSecond: expect.any(Number),
+      lagBytes: expect.any(Number),
+      lagMs: expect.any(Number),
+      rssBytes: expect.any(Number),
+      state: 'streaming',
+    });
+    const { code, out, err } = await one.kill('SIGTERM');
+    expect(code).toBe(0);
+    expect(JSON.parse(out.split('\n').at(-1)!)).toMatchObject({ state: 'stopped', rows: 100 });
+    for (const line of err.split('\n')) expect(JSON.parse(line)).toMatchObject({ level: expect.any(String) });
+  });
+
+  it('runs several captures in one process, each told by its name', async () => {
+    const entry = (table: string) => ({
+      name: `${source.name}_${table}`,
+      tables: [`public.${table}`],
+      topics: { prefix: `${source.name}.${table}`, partitions: 1 },
+    });
+    const one = run(
+      'capture',
+      '--config',
+      config({ captures: [entry('a'), entry('b')], name: undefined, tables: undefined, topics: undefined }),
+      '--stats',
+    );
+    await eventually(() => {
+      const states = new Map(one.lines<CaptureStats>().map((line) => [line.capture, line.state]));
+      expect([states, one.err]).toEqual([
+        new Map(['a', 'b'].map((of) => [`${source.name}_${of}`, 'streaming'])),
+        one.err,
+      ]);
+    });
+    await source.sql.query(`INSERT INTO a VALUES (1, 'x'); INSERT INTO b VALUES (2, 'y')`);
+    expect((await source.seenIn(`${source.name}.a.public.a`, 1))[0]!.value).toBe('{"id":1,"b":"x"}');
+    expect((await source.seenIn(`${source.name}.b.public.b`, 1))[0]!.value).toBe('{"id":2,"b":"y"}');
+    expect(await one.kill('SIGTERM')).toMatchObject({ code: 0 });
+  });
+
+  it('ends by itself with 0 after a snapshot only, with 1, code, cause and remedy when it halts', async () => {
+    await source.sql.query(`INSERT INTO a VALUES (1, 'x')`);
+    const only = run('capture', '--config', config({ snapshot: 'only' }));
+    expect(await only.ended).toMatchObject({ code: 0, out: '' });
+    expect(await source.seenIn(topic('a'), 1)).toHaveLength(1);
+    const halted = await headwater(
+      'capture',
+      '--config',
+      config({ tables: ['public.nothing'], name: `${source.name}_x` }),
+    );
+    expect(halted).toMatchObject({
+      code: 1,
+      out: '',
+      err: expect.stringMatching(/CDC_TABLES_INVALID.*[^]*no such table. Create it/),
+    });
+  });
+
+  it('loads no Nest and starts within a second of its own', async () => {
+    const trace = `data:text/javascript,${encodeURIComponent(
+      `import { register } from 'node:module';
+       register('data:text/javascript,' + encodeURIComponent('export async function resolve(s, c, n) { const r = await n(s, c); if (r.url.includes("@nestjs")) console.error("LOADED " + r.url); return r; }'));`,
+    )}`;
+    const one = new Headwater(['capture', '--config', config(), '--stats'], {}, ['--import', trace]);
+    started.push(one);
+    await streams(one);
+    expect(one.err).not.toContain('LOADED');
+  });
+
+  it('lists every mistake of a file with its remedy and exits with 2', async () => {
+    const file = configs.write({
+      nmae: 'x',
+      postgres: { connectionString: 'mysql://x' },
+      kafka: { brokers: ['nowhere'], ssl: { caFile: '/does/not/exist' }, sasl: { mechanism: 'md5', username: 'u' } },
+      tables: ['orders', { table: 'public.a', topic: 'no/topic' }],
+      topics: { partitions: 0 },
+      snapshot: 'sometimes',
+      outbox: 'yes',
+    });
+    const { code, out, err } = await headwater('capture', '--config', file);
+    expect([code, out]).toEqual([2, '']);
+    const mistakes = err.split('\n').slice(0, -1);
+    expect(mistakes.map((line) => line.slice(file.length + 2).split(':')[0])).toEqual([
+      'nmae',
+      'name',
+      'postgres.connectionString',
+      'tables[0]',
+      'tables[1].topic',
+      'topics.partitions',
+      'snapshot',
+      'outbox',
+      'kafka.brokers[0]',
+      'kafka.ssl.caFile',
+      'kafka.sasl.mechanism',
+      'kafka.sasl.password',
+    ]);
+    for (const mistake of mistakes) expect(mistake).toMatch(/\. ?(Write|Known here|Correct|Give) ?.*/);
+  });
+});

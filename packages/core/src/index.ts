@@ -16,6 +16,12 @@ export type { Metric } from './lifecycle/metric.js';
 export { headerText, textHeaders } from './log/headers.js';
 export { readCommitted } from './log/read-committed.js';
 export { murmur2, partitionOf } from './log/partitioner.js';
+export { decodeRun, isRun } from './log/record-run.js';
+export type { LogInput, RecordRun } from './log/record-run.js';
+export { RecordRuns } from './log/record-runs.js';
+export type { TakenRun, TopicRuns } from './log/record-runs.js';
+export type { OpenRun } from './log/open-run.js';
+export { putVarint, varintSize } from './log/varint.js';
 export type {
   Assignment,
   FetchedBatch,

@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
-import { ByteReader, ByteWriter, putVarint, varintSize } from './bytes.js';
+import { putVarint, varintSize } from '@headwater/core';
+import { ByteReader, ByteWriter } from './bytes.js';
 
 describe('bytes', () => {
   it('reads back the varints it writes, up to 2^53', () => {

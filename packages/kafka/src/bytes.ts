@@ -242,25 +242,3 @@ export class ByteReader {
 export function readInt64(source: Buffer, at: number): number {
   return source.readInt32BE(at) * 0x1_0000_0000 + source.readUInt32BE(at + 4);
 }
-
-/** Writes the zigzag varint of a safe integer and returns the position after it. */
-export function putVarint(target: Buffer, at: number, value: number): number {
-  let zigzag = value >= 0 ? value * 2 : -value * 2 - 1;
-  while (zigzag > 127) {
-    target[at++] = (zigzag % 128) | 128;
-    zigzag = Math.floor(zigzag / 128);
-  }
-  target[at++] = zigzag;
-  return at;
-}
-
-/** How many bytes `putVarint` writes for a safe integer. */
-export function varintSize(value: number): number {
-  let zigzag = value >= 0 ? value * 2 : -value * 2 - 1;
-  let size = 1;
-  while (zigzag > 127) {
-    zigzag = Math.floor(zigzag / 128);
-    size++;
-  }
-  return size;
-}

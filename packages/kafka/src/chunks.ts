@@ -1,6 +1,6 @@
-import type { OutRecord, TopicPartition } from '@headwater/core';
+import { isRun, type LogInput, type OutRecord, type RecordRun, type TopicPartition } from '@headwater/core';
 import { BATCH_HEADER_BYTES, recordBytesAtMost } from './record-batch.js';
-import { tooLarge } from './writer.errors.js';
+import { runTooLarge, tooLarge } from './writer.errors.js';
 
 /** Below the broker's default message.max.bytes of 1,048,588. */
 export const MAX_BATCH_BYTES = 1_000_000;
@@ -9,18 +9,29 @@ const MAX_REQUEST_BYTES = 8_000_000;
 /** Records of one partition that go into one batch. */
 export interface Chunk extends TopicPartition {
   readonly records: OutRecord[];
+  /** Instead of records. */
+  readonly run?: RecordRun;
   sizeAtMost: number;
 }
 
-/** Records per partition, in order, cut where a batch is full. */
+/** Records per partition, in order, cut where a batch is full. A run is a batch as it stands. */
 export async function chunksOf(
-  records: readonly OutRecord[],
+  records: readonly LogInput[],
   partitionOf: (record: OutRecord) => number | Promise<number>,
 ): Promise<Chunk[]> {
   const chunks: Chunk[] = [];
   const filling = new Map<string, Map<number, Chunk>>();
   for (const record of records) {
     const { topic } = record;
+    if (isRun(record)) {
+      const { partition, bytes } = record;
+      const sizeAtMost = bytes.length + BATCH_HEADER_BYTES;
+      if (sizeAtMost > MAX_BATCH_BYTES) throw runTooLarge(record, MAX_BATCH_BYTES);
+      chunks.push({ topic, partition, records: [], run: record, sizeAtMost });
+      // What comes next for this partition comes behind it.
+      filling.get(topic)?.delete(partition);
+      continue;
+    }
     const chosen = record.partition ?? partitionOf(record);
     // Awaiting a number would cost a turn of the loop per record.
     const partition = typeof chosen === 'number' ? chosen : await chosen;

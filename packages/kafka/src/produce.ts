@@ -11,9 +11,9 @@ import {
   refused,
 } from './kafka.errors.js';
 import type { Lane } from './lane.js';
-import { produce, type EncodedBatch, type ProducedPartition } from './requests/produce.js';
+import { batchBytes, produce, type EncodedBatch, type ProducedPartition } from './requests/produce.js';
 import type { Wire } from './wire.js';
-import { expired, tooLarge, writerFenced } from './writer.errors.js';
+import { expired, runTooLarge, tooLarge, writerFenced } from './writer.errors.js';
 
 /** What one attempt brought for one batch. `again`: the same bytes may be sent once more; the broker knows them by their sequence. */
 export type Attempt =
@@ -96,13 +96,18 @@ function judged(
   transactionalId: string | null,
 ): Attempt {
   if (error === 0) return { batch, result: 'appended', baseOffset };
-  const { topic, partition, bytes } = batch;
+  const { topic, partition, run } = batch;
   const refusal = refused('Produce', error, { topic, partition, ...(transactionalId !== null && { transactionalId }) });
   // A broker that timed out waiting for its replicas has appended and may yet keep it.
   if (isRetriable(error))
     return again(batch, refusal, { moved: error !== CONCURRENT_TRANSACTIONS, lost: LOST.has(error) });
   if (error === MESSAGE_TOO_LARGE || error === RECORD_LIST_TOO_LARGE)
-    return { batch, result: 'refused', error, cause: tooLarge(topic, partition, bytes.length) };
+    return {
+      batch,
+      result: 'refused',
+      error,
+      cause: run === undefined ? tooLarge(topic, partition, batchBytes(batch)) : runTooLarge(run),
+    };
   if (transactionalId !== null && error === INVALID_PRODUCER_ID_MAPPING)
     return { batch, result: 'refused', error, cause: expired(transactionalId) };
   if (transactionalId !== null && isWriterFenced(error))

@@ -1,6 +1,5 @@
 import { crc32c } from '@node-rs/crc32';
-import type { Header, OutRecord } from '@headwater/core';
-import { putVarint, varintSize } from './bytes.js';
+import { putVarint, varintSize, type Header, type OutRecord, type RecordRun } from '@headwater/core';
 import type { Packer } from './codecs.js';
 
 /** Under whose name a batch is written. A retry sends the same bytes, so the broker knows a repetition by its sequence. */
@@ -55,20 +54,47 @@ export function encodeBatch(
     packer === undefined
       ? batch.subarray(0, at)
       : Buffer.concat([batch.subarray(0, BATCH_HEADER_BYTES), packer.pack(plain)]);
+  const attributes = (kind === 'transactional' ? TRANSACTIONAL : 0) | (packer?.codec ?? 0);
+  putHeader(bytes, { attributes, records: records.length, firstTimestamp, maxTimestamp, producer }, bytes.length);
+  bytes.writeUInt32BE(crc32c(bytes.subarray(21)), 17);
+  return bytes;
+}
+
+/** The batch of a run, of a transaction: its header, and the records where they are, or packed. */
+export function runBatch(run: RecordRun, producer: BatchProducer, packer?: Packer): { bytes: Buffer; rest: Buffer } {
+  const rest = packer === undefined ? run.bytes : packer.pack(run.bytes);
+  const bytes = Buffer.allocUnsafe(BATCH_HEADER_BYTES);
+  const { count: records, timestampMs } = run;
+  const attributes = TRANSACTIONAL | (packer?.codec ?? 0);
+  const header = { attributes, records, firstTimestamp: timestampMs, maxTimestamp: timestampMs, producer };
+  putHeader(bytes, header, BATCH_HEADER_BYTES + rest.length);
+  bytes.writeUInt32BE(crc32c(rest, crc32c(bytes.subarray(21))), 17);
+  return { bytes, rest };
+}
+
+interface BatchHeader {
+  readonly attributes: number;
+  readonly records: number;
+  readonly firstTimestamp: number;
+  readonly maxTimestamp: number;
+  readonly producer: BatchProducer;
+}
+
+/** All but the CRC, which comes last. */
+function putHeader(bytes: Buffer, header: BatchHeader, length: number): void {
+  const { producer } = header;
   bytes.fill(0, 0, 8); // base offset: the broker sets it
-  bytes.writeInt32BE(bytes.length - 12, 8);
+  bytes.writeInt32BE(length - 12, 8);
   bytes.writeInt32BE(-1, 12); // leader epoch: unknown
   bytes[16] = 2; // magic
-  bytes.writeInt16BE((kind === 'transactional' ? TRANSACTIONAL : 0) | (packer?.codec ?? 0), 21);
-  bytes.writeInt32BE(records.length - 1, 23);
-  bytes.writeBigInt64BE(BigInt(firstTimestamp), 27);
-  bytes.writeBigInt64BE(BigInt(maxTimestamp), 35);
+  bytes.writeInt16BE(header.attributes, 21);
+  bytes.writeInt32BE(header.records - 1, 23);
+  bytes.writeBigInt64BE(BigInt(header.firstTimestamp), 27);
+  bytes.writeBigInt64BE(BigInt(header.maxTimestamp), 35);
   bytes.writeBigInt64BE(producer.producerId, 43);
   bytes.writeInt16BE(producer.epoch, 51);
   bytes.writeInt32BE(producer.baseSequence, 53);
-  bytes.writeInt32BE(records.length, 57);
-  bytes.writeUInt32BE(crc32c(bytes.subarray(21)), 17);
-  return bytes;
+  bytes.writeInt32BE(header.records, 57);
 }
 
 function putRecord(batch: Buffer, start: number, record: OutRecord, index: number, timestampDelta: number): number {

@@ -1,4 +1,4 @@
-import type { GroupOffsets, LogTransaction, Outcome, OutRecord } from '@headwater/core';
+import type { GroupOffsets, LogInput, LogTransaction, Outcome } from '@headwater/core';
 import { chunksOf, rounds, type Chunk } from './chunks.js';
 import type { Packer } from './codecs.js';
 import {
@@ -12,8 +12,9 @@ import {
 import type { Lane } from './lane.js';
 import { choosePartition } from './partition-choice.js';
 import { ProducePipeline } from './produce-pipeline.js';
-import { encodeBatch } from './record-batch.js';
+import { encodeBatch, runBatch } from './record-batch.js';
 import { GROUP, TRANSACTION, type Answer, type Call, type CoordinatorType } from './requests/call.js';
+import type { EncodedBatch } from './requests/produce.js';
 import { addOffsetsToTxn, addPartitionsToTxn, endTxn, txnOffsetCommit, type Producer } from './requests/transaction.js';
 import type { ProducerEpoch } from './producer-epoch.js';
 import type { TransactionalProducer } from './transactional-producer.js';
@@ -60,7 +61,7 @@ export class KafkaTransaction implements LogTransaction {
     if (failure !== undefined) this.#failure = { cause: failure };
   }
 
-  append(records: readonly OutRecord[]): Promise<void> {
+  append(records: readonly LogInput[]): Promise<void> {
     if (this.#over) return Promise.reject(over());
     const sent = this.#sending.then(() => this.#send(records));
     const appended = sent
@@ -166,7 +167,7 @@ export class KafkaTransaction implements LogTransaction {
   }
 
   /** Resolves when the last of the records is on its way: the next append may be encoded while the log takes this one. */
-  async #send(records: readonly OutRecord[]): Promise<{ readonly landed: Promise<void> } | undefined> {
+  async #send(records: readonly LogInput[]): Promise<{ readonly landed: Promise<void> } | undefined> {
     if (this.#failure !== undefined) throw this.#failure.cause;
     if (records.length === 0) return undefined;
     const nowMs = Date.now();
@@ -182,11 +183,13 @@ export class KafkaTransaction implements LogTransaction {
     return last;
   }
 
-  #encode({ topic, partition, records }: Chunk, nowMs: number, packer?: Packer) {
+  #encode({ topic, partition, records, run }: Chunk, nowMs: number, packer?: Packer): EncodedBatch {
     const { producerId, epoch } = this.#producer!;
-    const baseSequence = this.#producer!.takeSequence({ topic, partition }, records.length);
-    const bytes = encodeBatch(records, { producerId, epoch, baseSequence }, nowMs, packer);
-    return { topic, partition, records: records.length, bytes };
+    const count = run?.count ?? records.length;
+    const baseSequence = this.#producer!.takeSequence({ topic, partition }, count);
+    const producer = { producerId, epoch, baseSequence };
+    if (run !== undefined) return { topic, partition, records: count, run, ...runBatch(run, producer, packer) };
+    return { topic, partition, records: count, bytes: encodeBatch(records, producer, nowMs, packer) };
   }
 
   #newPipeline(apiVersion: 9 | 12): ProducePipeline {

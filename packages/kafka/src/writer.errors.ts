@@ -1,3 +1,4 @@
+import { decodeRun, type RecordRun } from '@headwater/core';
 import { KafkaError } from './kafka.errors.js';
 
 export function over(): KafkaError {
@@ -17,10 +18,31 @@ export function abortedByOwner(): KafkaError {
 export function tooLarge(topic: string, partition: number, bytes: number, limit?: number): KafkaError {
   return new KafkaError(
     'RECORD_TOO_LARGE',
-    `a record or batch of ${bytes} bytes for ${topic}-${partition} is above ${limit === undefined ? 'the topic’s max.message.bytes' : `the limit of ${limit}`}. ` +
+    `a record or batch of ${bytes} bytes for ${topic}-${partition} is above ${limitText(limit)}. ` +
       'Make the record smaller, or store the large part elsewhere and write a reference.',
     { facts: { topic, partition, bytes, ...(limit !== undefined && { limit }) } },
   );
+}
+
+/** Names the largest record of the run. */
+export function runTooLarge(run: RecordRun, limit?: number): KafkaError {
+  const { topic, partition } = run;
+  const sizes = decodeRun(run).map(({ key, value }) => ({
+    key: key === null ? null : key.toString(),
+    bytes: (key?.length ?? 0) + (value?.length ?? 0),
+  }));
+  const { key, bytes } = sizes.reduce((largest, size) => (size.bytes > largest.bytes ? size : largest));
+  const of = run.count === 1 ? '' : ` (the largest of the ${run.count} in its batch)`;
+  return new KafkaError(
+    'RECORD_TOO_LARGE',
+    `the record with key ${JSON.stringify(key)} of ${bytes} bytes${of} for ${topic}-${partition} is above ${limitText(limit)}. ` +
+      'Make the record smaller, or store the large part elsewhere and write a reference.',
+    { facts: { topic, partition, key, bytes, ...(limit !== undefined && { limit }) } },
+  );
+}
+
+function limitText(limit: number | undefined): string {
+  return limit === undefined ? 'the topic’s max.message.bytes' : `the limit of ${limit}`;
 }
 
 export function writerFenced(transactionalId: string, error: number, request: string): KafkaError {

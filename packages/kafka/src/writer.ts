@@ -1,4 +1,4 @@
-import type { GroupOffsets, LogTransaction, LogWriter, Outcome, OutRecord, WriterOptions } from '@headwater/core';
+import type { GroupOffsets, LogInput, LogTransaction, LogWriter, Outcome, WriterOptions } from '@headwater/core';
 import { KafkaError } from './kafka.errors.js';
 import { closedError, type Lane } from './lane.js';
 import { KafkaTransaction, type AfterTransaction, type TransactionOwner } from './transaction.js';
@@ -68,7 +68,7 @@ export class KafkaWriter implements LogWriter, TransactionOwner {
     return (this.#open = new KafkaTransaction(this, producer));
   }
 
-  async transact(records: readonly OutRecord[], offsets?: GroupOffsets): Promise<Outcome> {
+  async transact(records: readonly LogInput[], offsets?: GroupOffsets): Promise<Outcome> {
     const outcome = await this.#transactOnce(records, offsets);
     // Renewed by then, and nothing of it was taken: the same once more.
     return isExpired(outcome) ? this.#transactOnce(records, offsets) : outcome;
@@ -113,7 +113,7 @@ export class KafkaWriter implements LogWriter, TransactionOwner {
     this.#turn = this.#turn === 0 ? 1 : 0;
   }
 
-  async #transactOnce(records: readonly OutRecord[], offsets?: GroupOffsets): Promise<Outcome> {
+  async #transactOnce(records: readonly LogInput[], offsets?: GroupOffsets): Promise<Outcome> {
     const transaction = this.begin();
     // Not awaited: records and offsets go out together; commit waits for both.
     transaction.append(records).catch(() => undefined);

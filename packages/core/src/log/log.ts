@@ -1,3 +1,5 @@
+import type { LogInput } from './record-run.js';
+
 /**
  * The Log port: an append-only, partitioned log with transactions. Nothing here knows Kafka; `packages/kafka` implements it.
  * Offsets are numbers (exact up to 2^53). Keys, values and header values are bytes.
@@ -66,7 +68,7 @@ export type Outcome =
 /** A transaction being written. Appends are serialised by the transaction itself; one failure dooms it, and `commit` tells. */
 export interface LogTransaction {
   /** Sends records now. Resolves when the log has them all, not yet visible. Rejects when one failed: then call `abort`. */
-  append(records: readonly OutRecord[]): Promise<void>;
+  append(records: readonly LogInput[]): Promise<void>;
   /** Never rejects: every failure is an outcome. After it the transaction is over. */
   commit(offsets?: GroupOffsets): Promise<Outcome>;
   abort(cause?: unknown): Promise<Outcome>;
@@ -82,7 +84,7 @@ export interface LogWriter {
   fence(): Promise<void>;
   begin(): LogTransaction;
   /** `begin`, `append` and `commit` in one. Never rejects. */
-  transact(records: readonly OutRecord[], offsets?: GroupOffsets): Promise<Outcome>;
+  transact(records: readonly LogInput[], offsets?: GroupOffsets): Promise<Outcome>;
   close(): Promise<void>;
 }
 

@@ -6,28 +6,27 @@ export function partitionOf(key: Buffer, partitions: number): number {
 const SEED = 0x9747b28c;
 const M = 0x5bd1e995;
 
-/** murmur2 as org.apache.kafka.common.utils.Utils computes it, as a signed 32-bit number. */
-export function murmur2(data: Buffer): number {
-  const length = data.length;
+/** murmur2 as org.apache.kafka.common.utils.Utils computes it, over `data` from `from` to `to`, as a signed 32-bit number. */
+export function murmur2(data: Uint8Array, from = 0, to = data.length): number {
+  const length = to - from;
   let h = SEED ^ length;
-  const blocks = length >> 2;
-  for (let i = 0; i < blocks; i++) {
-    let k = data.readInt32LE(i * 4);
+  let at = from;
+  for (const end = from + (length & ~3); at < end; at += 4) {
+    let k = data[at]! | (data[at + 1]! << 8) | (data[at + 2]! << 16) | (data[at + 3]! << 24);
     k = Math.imul(k, M);
     k ^= k >>> 24;
     k = Math.imul(k, M);
     h = Math.imul(h, M) ^ k;
   }
-  const tail = length & ~3;
   switch (length & 3) {
     case 3:
-      h ^= data[tail + 2]! << 16;
+      h ^= data[at + 2]! << 16;
     // falls through
     case 2:
-      h ^= data[tail + 1]! << 8;
+      h ^= data[at + 1]! << 8;
     // falls through
     case 1:
-      h = Math.imul(h ^ data[tail]!, M);
+      h = Math.imul(h ^ data[at]!, M);
   }
   h ^= h >>> 13;
   h = Math.imul(h, M);

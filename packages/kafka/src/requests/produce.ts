@@ -1,9 +1,16 @@
-import type { TopicPartition } from '@headwater/core';
+import type { RecordRun, TopicPartition } from '@headwater/core';
 import { flexible, readTopics, writeTopics, type Answer, type Call } from './call.js';
 
 export interface EncodedBatch extends TopicPartition {
   readonly bytes: Buffer;
+  /** What follows `bytes` in the batch: the records of a run, where they are. */
+  readonly rest?: Buffer;
+  readonly run?: RecordRun;
   readonly records: number;
+}
+
+export function batchBytes({ bytes, rest }: EncodedBatch): number {
+  return bytes.length + (rest?.length ?? 0);
 }
 
 export interface ProducedPartition extends TopicPartition, Answer {
@@ -18,14 +25,21 @@ export function produce(
   batches: readonly EncodedBatch[],
 ): Call<ProducedPartition[]> {
   let capacity = 64 + (transactionalId?.length ?? 0) * 3;
-  for (const { topic, bytes } of batches) capacity += topic.length * 3 + bytes.length + 32;
+  for (const batch of batches) capacity += batch.topic.length * 3 + batchBytes(batch) + 32;
   return flexible(
     0,
     'Produce',
     apiVersion,
     (body) => {
       body.compactString(transactionalId).int16(-1).int32(timeoutMs);
-      writeTopics(body, batches, ({ partition, bytes }) => body.int32(partition).compactBytes(bytes).tags()).tags();
+      writeTopics(body, batches, (batch) => {
+        body
+          .int32(batch.partition)
+          .uvarint(batchBytes(batch) + 1)
+          .raw(batch.bytes);
+        if (batch.rest !== undefined) body.raw(batch.rest);
+        body.tags();
+      }).tags();
     },
     (answer) =>
       readTopics(answer, (topic) => {

@@ -1,5 +1,5 @@
 import { expect, it } from '@jest/globals';
-import { partitionOf, type Outcome } from '@headwater/core';
+import { partitionOf, RecordRuns, type Outcome } from '@headwater/core';
 import { uniqueName } from '../unique-name.js';
 import { keyed, one, texts, type Bench } from './log-under-test.js';
 
@@ -28,6 +28,66 @@ export function writerCases(bench: Bench): void {
       },
       { topic, partition: 0, offset: 1, timestamp: 1_600_000_000_000, key: null, value: null, headers: [] },
     ]);
+  });
+
+  it('S108 writes runs as their records, in the order given among records and runs, until the bytes are used again', async () => {
+    const topic = await bench.topic(2);
+    const other = await bench.topic();
+    const writer = await bench.writer();
+    const runs = new RecordRuns();
+    const ofTopic = runs.openTopic(topic, 2, 1_000);
+    const headers = [['hw_op', Buffer.from('c')]] as const;
+    const expected: string[][] = [[], []];
+    for (let round = 0; round < 3; round++) {
+      for (let n = 0; n < 200; n++) {
+        const key = Buffer.from(`${n % 20}`);
+        ofTopic.add({ topic, key, value: n % 7 === 0 ? null : Buffer.from(`${round} ${n}`), headers });
+        expected[partitionOf(key, 2)]!.push(n % 7 === 0 ? 'null' : `${round} ${n}`);
+      }
+      const taken = runs.take('everything', 1_700_000_000_000);
+      expect(taken.length).toBeGreaterThan(4);
+      const before = { topic, partition: 1, key: null, value: Buffer.from(`before ${round}`) };
+      const after = { ...before, value: Buffer.from(`after ${round}`) };
+      expected[1]!.splice(
+        expected[1]!.length - taken.reduce((sum, run) => sum + run.partition * run.count, 0),
+        0,
+        `before ${round}`,
+      );
+      expected[1]!.push(`after ${round}`);
+      const outcome = await writer.transact([before, ...taken, after, ...one(other, 'position')]);
+      expect(outcome).toMatchObject({ outcome: 'committed' });
+      runs.release(taken);
+      for (const { buffer } of taken) buffer.fill(0xff);
+    }
+    const records = await bench.committed(topic);
+    const texts = (partition: number) =>
+      records.filter((of) => of.partition === partition).map(({ value }) => `${value?.toString() ?? null}`);
+    expect([texts(0), texts(1)]).toEqual(expected);
+    const inRun = records.filter(({ key }) => key !== null);
+    expect(inRun.every((of) => of.timestamp === 1_700_000_000_000 && of.headers[0]?.[1]?.toString() === 'c')).toBe(
+      true,
+    );
+    expect(await bench.texts(other)).toEqual(['position', 'position', 'position']);
+  });
+
+  it('S108 names the record of a run that is above the limit, and shows nothing of its transaction', async () => {
+    const topic = await bench.topic(1, { 'max.message.bytes': '2000' });
+    const writer = await bench.writer();
+    for (const bytes of [5_000, 1_100_000]) {
+      const runs = new RecordRuns();
+      const ofTopic = runs.openTopic(topic, 1);
+      for (const [key, size] of [
+        ['small', 5],
+        ['large', bytes],
+        ['next', 5],
+      ] as const)
+        ofTopic.add({ topic, key: Buffer.from(key), value: Buffer.alloc(size) });
+      const outcome = await writer.transact(runs.take('everything', Date.now()));
+      expect(outcome).toMatchObject({ outcome: 'aborted', cause: { code: 'RECORD_TOO_LARGE', facts: { topic } } });
+      expect(outcome).toMatchObject({ cause: { facts: { key: 'large' } } });
+    }
+    expect(await writer.transact(one(topic, 'next'))).toMatchObject({ outcome: 'committed' });
+    expect(await bench.texts(topic)).toEqual(['next']);
   });
 
   it('S108 streams many appends through one transaction, in order, unseen before the commit', async () => {

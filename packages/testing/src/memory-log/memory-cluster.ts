@@ -229,7 +229,7 @@ export class MemoryCluster {
       const partition = record.partition ?? partitionOf(key!, found.partitions.length);
       const bytes = (key?.length ?? 0) + (record.value?.length ?? 0);
       const limit = Math.min(MAX_RECORD_BYTES, Number(found.settings.get('max.message.bytes')));
-      if (bytes > limit) throw tooLarge(topic, partition, bytes, limit);
+      if (bytes > limit) throw tooLarge(topic, partition, key, bytes, limit);
       const log = this.partition({ topic, partition });
       const ofLog = placed.get(log);
       if (ofLog === undefined) placed.set(log, [record]);

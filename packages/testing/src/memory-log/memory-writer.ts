@@ -1,5 +1,6 @@
 import type {
   GroupOffsets,
+  LogInput,
   LogTransaction,
   LogWriter,
   Outcome,
@@ -7,7 +8,7 @@ import type {
   PartitionOffset,
   WriterOptions,
 } from '@headwater/core';
-import { errorCode } from '@headwater/core';
+import { decodeRun, errorCode, isRun } from '@headwater/core';
 import type { Connection } from './connection.js';
 import type { MemoryCluster, WriterIdentity } from './memory-cluster.js';
 import { closed, transactionAborted, transactionOver, writerBusy, writerNotReady } from './refusals.js';
@@ -47,7 +48,7 @@ export class MemoryWriter implements LogWriter {
     return this.#begin();
   }
 
-  async transact(records: readonly OutRecord[], offsets?: GroupOffsets): Promise<Outcome> {
+  async transact(records: readonly LogInput[], offsets?: GroupOffsets): Promise<Outcome> {
     const transaction = this.#begin();
     // Not awaited: records and offsets go out together; commit waits for both.
     transaction.append(records).catch(() => undefined);
@@ -108,8 +109,9 @@ class MemoryWriterTransaction implements LogTransaction {
     if (failure !== undefined) this.#failure = { cause: failure };
   }
 
-  append(records: readonly OutRecord[]): Promise<void> {
+  append(inputs: readonly LogInput[]): Promise<void> {
     if (this.#over) return Promise.reject(transactionOver());
+    const records = inputs.flatMap(recordsOf);
     const appended = this.#tail.then(async () => {
       if (this.#failure !== undefined) throw this.#failure.cause;
       if (records.length === 0) return;
@@ -186,6 +188,11 @@ class MemoryWriterTransaction implements LogTransaction {
       this.#cluster.addOffsets(writer, membership, offsets),
     );
   }
+}
+
+/** A run is copied: its bytes are used again, and a lost request may arrive late. */
+function recordsOf(input: LogInput): readonly OutRecord[] {
+  return isRun(input) ? decodeRun({ ...input, bytes: Buffer.from(input.bytes) }) : [input];
 }
 
 function fencedWho(cause: unknown): 'writer' | 'member' | undefined {

@@ -29,12 +29,12 @@ export const outOfRange = (topic: string, partition: number, offset: number, sta
     { topic, partition, offset, start, high },
   );
 
-export const tooLarge = (topic: string, partition: number, bytes: number, limit: number) =>
+export const tooLarge = (topic: string, partition: number, key: Buffer | null, bytes: number, limit: number) =>
   refusal(
     'RECORD_TOO_LARGE',
     `a record of ${bytes} bytes for ${topic}-${partition} is above the limit of ${limit}. ` +
       'Make the record smaller, or store the large part elsewhere and write a reference.',
-    { topic, partition, bytes, limit },
+    { topic, partition, key: key === null ? null : key.toString(), bytes, limit },
   );
 
 export const writerFenced = (transactionalId: string) =>

@@ -1,0 +1,105 @@
+import { describe, expect, it } from '@jest/globals';
+import type { OutRecord } from './log.js';
+import { partitionOf } from './partitioner.js';
+import { decodeRun } from './record-run.js';
+import type { RecordRun } from './record-run.js';
+import { RecordRuns } from './record-runs.js';
+
+const NOW = 1_700_000_000_000;
+
+/** mulberry32. */
+function seeded(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) % below;
+  };
+}
+
+function randomRecord(random: (below: number) => number, topic: string, n: number): OutRecord {
+  const bytes = (below: number) => Buffer.alloc(random(below), n);
+  return {
+    topic,
+    key: Buffer.from(`${random(40)}`),
+    value: random(5) === 0 ? null : bytes(random(20) === 0 ? 30_000 : 300),
+    headers: Array.from({ length: random(3) }, (_, i) => [`é${i}`, random(4) === 0 ? null : bytes(90)] as const),
+  };
+}
+
+const texts = (records: readonly OutRecord[]) =>
+  records.map(({ key, value, headers }) => ({
+    key: key?.toString(),
+    value: value?.toString('hex'),
+    headers: headers?.map(([name, bytes]) => [name, bytes?.toString('hex')]),
+  }));
+
+describe('RecordRuns', () => {
+  it('hands out what was added, whole units, in order per partition, whatever is cut, split and used again', () => {
+    const seed = Math.floor(Math.random() * 2 ** 31);
+    const random = seeded(seed);
+    const runs = new RecordRuns();
+    const partitions = { a: 3, b: 1 };
+    const topics = { a: runs.openTopic('a', 3, 5_000), b: runs.openTopic('b', 1) };
+    const added = new Map<string, OutRecord[]>();
+    const taken = new Map<string, OutRecord[]>();
+    let complete = 0;
+    let records = 0;
+    const drain = (what: 'complete' | 'everything') => {
+      const out = runs.take(what, NOW);
+      for (const run of out) {
+        const place = `${run.topic}/${run.partition}`;
+        // Copied as the log would: its bytes are used again.
+        const copy: RecordRun = { ...run, bytes: Buffer.from(run.bytes) };
+        expect(run.count > 0 && (run.count === 1 || run.topic === 'b' || run.bytes.length <= 5_000)).toBe(true);
+        taken.set(place, [...(taken.get(place) ?? []), ...decodeRun(copy)]);
+      }
+      runs.release(out);
+    };
+    try {
+      for (let n = 0; n < 20_000; n++) {
+        const topic = random(3) === 0 ? 'b' : 'a';
+        const record = randomRecord(random, topic, n);
+        topics[topic].add(record);
+        records += 1;
+        const place = `${topic}/${partitionOf(record.key!, partitions[topic])}`;
+        added.set(place, [...(added.get(place) ?? []), record]);
+        if (random(7) === 0) {
+          runs.complete();
+          complete = records;
+        }
+        if (random(150) === 0) {
+          drain('complete');
+          const count = [...taken.values()].reduce((sum, of) => sum + of.length, 0);
+          expect(count).toBe(complete);
+          expect(runs.records).toBe(records - complete);
+        }
+      }
+      drain('everything');
+      expect([runs.bytes, runs.records]).toEqual([0, 0]);
+      for (const [place, expected] of added) expect(texts(taken.get(place)!)).toEqual(texts(expected));
+    } catch (error) {
+      throw new Error(`seed ${seed}`, { cause: error });
+    }
+  }, 30_000);
+
+  it('begins a record anew that was not ended', () => {
+    const runs = new RecordRuns();
+    const topic = runs.openTopic('t', 1);
+    const key = Buffer.from('k');
+    topic.runFor(key, 0, 1).begin(key, 0, 1, 100, 1_000);
+    topic.add({ topic: 't', key, value: Buffer.from('v') });
+    expect(texts(runs.take('everything', NOW).flatMap(decodeRun))).toEqual([{ key: 'k', value: '76', headers: [] }]);
+  });
+
+  it('refuses bytes that are not a run', () => {
+    const runs = new RecordRuns();
+    const topic = runs.openTopic('t', 1);
+    topic.add({ topic: 't', key: Buffer.from('k'), value: Buffer.from('v'), headers: [['h', Buffer.from('x')]] });
+    const [run] = runs.take('everything', NOW);
+    for (let end = 1; end < run!.bytes.length; end++)
+      expect(() => decodeRun({ ...run!, bytes: run!.bytes.subarray(0, end) })).toThrow(RangeError);
+    expect(() => decodeRun({ ...run!, count: 2 })).toThrow('1 records instead of 2');
+  });
+});

@@ -16,7 +16,7 @@ export type { Metric } from './lifecycle/metric.js';
 export { headerText, textHeaders } from './log/headers.js';
 export { readCommitted } from './log/read-committed.js';
 export { murmur2, partitionOf } from './log/partitioner.js';
-export { decodeRun, isRun } from './log/record-run.js';
+export { decodeRun, isRun, recordsOf } from './log/record-run.js';
 export type { LogInput, RecordRun } from './log/record-run.js';
 export { RecordRuns } from './log/record-runs.js';
 export type { TakenRun, TopicRuns } from './log/record-runs.js';

@@ -18,6 +18,11 @@ export function isRun(input: LogInput): input is RecordRun {
   return 'bytes' in input;
 }
 
+/** An input as records. */
+export function recordsOf(input: LogInput): readonly OutRecord[] {
+  return isRun(input) ? decodeRun(input) : [input];
+}
+
 /** The records of a run, in order; keys, values and headers are views of its bytes. Throws a RangeError where the bytes are not a run. */
 export function decodeRun({ topic, partition, count, bytes, timestampMs }: RecordRun): OutRecord[] {
   const records: OutRecord[] = [];

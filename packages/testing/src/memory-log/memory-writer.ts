@@ -8,7 +8,7 @@ import type {
   PartitionOffset,
   WriterOptions,
 } from '@headwater/core';
-import { decodeRun, errorCode, isRun } from '@headwater/core';
+import { errorCode, isRun, recordsOf } from '@headwater/core';
 import type { Connection } from './connection.js';
 import type { MemoryCluster, WriterIdentity } from './memory-cluster.js';
 import { closed, transactionAborted, transactionOver, writerBusy, writerNotReady } from './refusals.js';
@@ -111,7 +111,7 @@ class MemoryWriterTransaction implements LogTransaction {
 
   append(inputs: readonly LogInput[]): Promise<void> {
     if (this.#over) return Promise.reject(transactionOver());
-    const records = inputs.flatMap(recordsOf);
+    const records = inputs.map(copied).flatMap(recordsOf);
     const appended = this.#tail.then(async () => {
       if (this.#failure !== undefined) throw this.#failure.cause;
       if (records.length === 0) return;
@@ -191,8 +191,8 @@ class MemoryWriterTransaction implements LogTransaction {
 }
 
 /** A run is copied: its bytes are used again, and a lost request may arrive late. */
-function recordsOf(input: LogInput): readonly OutRecord[] {
-  return isRun(input) ? decodeRun({ ...input, bytes: Buffer.from(input.bytes) }) : [input];
+function copied(input: LogInput): LogInput {
+  return isRun(input) ? { ...input, bytes: Buffer.from(input.bytes) } : input;
 }
 
 function fencedWho(cause: unknown): 'writer' | 'member' | undefined {

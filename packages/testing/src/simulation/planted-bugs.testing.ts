@@ -1,5 +1,6 @@
 import {
   partitionOf,
+  recordsOf,
   stateTopicOf,
   type Assignment,
   type FetchedBatch,
@@ -127,7 +128,7 @@ function writing(transact: Transact): (log: Log) => Log {
     ...log,
     writer: (options) => {
       const writer = log.writer(options);
-      return wrapped(writer, { transact: (records, offsets) => transact(writer, records, offsets) });
+      return wrapped(writer, { transact: (records, offsets) => transact(writer, records.flatMap(recordsOf), offsets) });
     },
   });
 }
@@ -257,7 +258,7 @@ function remembering(log: Log, open: LogTransaction, aborted: LogRecord[]): LogT
   const written: LogRecord[] = [];
   return {
     append: async (records) => {
-      for (const { topic, key, value } of records) {
+      for (const { topic, key, value } of records.flatMap(recordsOf)) {
         const ends = await log.admin.offsets(topic);
         const partition = partitionOf(key!, ends.length);
         written.push({ topic, partition, offset: ends[partition]!.high, key, value, headers: [], timestamp: 0 });

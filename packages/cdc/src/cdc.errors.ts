@@ -19,6 +19,7 @@ export type CdcErrorCode =
   | 'CDC_SLOT_LOST'
   | 'CDC_SLOT_MISSING'
   | 'CDC_SLOT_UNKNOWN'
+  | 'CDC_STATE_INVALID'
   | 'CDC_STREAM_LOST'
   | 'CDC_TABLE_ADDED'
   | 'CDC_TABLES_INVALID'

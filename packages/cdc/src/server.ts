@@ -3,6 +3,7 @@ import { CaptureError } from './cdc.errors.js';
 import type { CatalogTable } from './catalog.js';
 import { parseLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
+import type { MadeSlot } from './machine-states.js';
 import { quoteName, quoteText, textRows } from './postgres-session.js';
 import type { ServerFacts, SlotFacts } from './verify-slot.js';
 
@@ -11,25 +12,23 @@ export async function readServer(
   sql: Client,
   replication: Client,
   names: { readonly slot: string; readonly publication: string },
-  positionTimeline: number | undefined,
 ): Promise<ServerFacts> {
-  const identity = (await replication.query<{ systemid: string; timeline: number }>('IDENTIFY_SYSTEM')).rows[0]!;
-  const timeline = Number(identity.timeline);
-  const [slots, publications, settings] = [
-    await textRows(
+  const [{ rows: identities }, slots, publications, settings] = await Promise.all([
+    replication.query<{ systemid: string; timeline: number }>('IDENTIFY_SYSTEM'),
+    textRows(
       sql,
       `SELECT confirmed_flush_lsn, to_jsonb(s)->>'wal_status', to_jsonb(s)->>'invalidation_reason', active_pid, plugin
          FROM pg_replication_slots s WHERE slot_name = $1`,
       [names.slot],
     ),
-    await textRows(sql, 'SELECT oid FROM pg_publication WHERE pubname = $1', [names.publication]),
-    await textRows(sql, `SELECT current_setting('max_slot_wal_keep_size', true)`),
-  ];
-  const changed = positionTimeline !== undefined && positionTimeline !== timeline;
+    textRows(sql, 'SELECT oid FROM pg_publication WHERE pubname = $1', [names.publication]),
+    textRows(sql, `SELECT current_setting('max_slot_wal_keep_size', true)`),
+  ]);
+  const identity = identities[0]!;
   return {
     systemId: identity.systemid,
-    timeline,
-    timelineSwitch: changed ? await readTimelineSwitch(replication, timeline, positionTimeline) : undefined,
+    timeline: Number(identity.timeline),
+    timelineSwitch: undefined,
     maxSlotWalKeepSize: settings[0]?.[0] ?? 'unknown',
     slot: slots[0] === undefined ? undefined : slotFacts(slots[0]),
     publication: publications[0] === undefined ? undefined : Number(publications[0][0]),
@@ -47,7 +46,7 @@ function slotFacts([confirmed, walStatus, reason, pid, plugin]: readonly (string
 }
 
 /** Where the history of `timeline` left `from`. A timeline that never was part of it left at 0/0. */
-async function readTimelineSwitch(replication: Client, timeline: number, from: number): Promise<Lsn> {
+export async function readTimelineSwitch(replication: Client, timeline: number, from: number): Promise<Lsn> {
   if (timeline === 1) return parseLsn('0/0');
   const { rows } = await replication.query<{ content: Buffer | string }>(`TIMELINE_HISTORY ${timeline}`);
   for (const line of String(rows[0]?.content ?? '').split('\n')) {
@@ -118,14 +117,11 @@ async function setTables(sql: Client, name: string, list: string): Promise<void>
 }
 
 /** Creates the slot and exports its snapshot, which lives as long as the session runs no other command. */
-export async function createSlot(
-  replication: Client,
-  slot: string,
-): Promise<{ consistentPoint: Lsn; snapshot: string }> {
+export async function createSlot(replication: Client, slot: string): Promise<MadeSlot> {
   const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string }>(
     `CREATE_REPLICATION_SLOT ${quoteName(slot)} LOGICAL pgoutput EXPORT_SNAPSHOT`,
   );
-  return { consistentPoint: parseLsn(rows[0]!.consistent_point), snapshot: rows[0]!.snapshot_name };
+  return { lsn: parseLsn(rows[0]!.consistent_point), exported: rows[0]!.snapshot_name };
 }
 
 export async function dropSlotIfExists(sql: Client, slot: string): Promise<void> {

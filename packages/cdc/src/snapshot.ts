@@ -1,13 +1,12 @@
 import type { Log, LogWriter, OutRecord } from '@headwater/core';
 import { headerText } from '@headwater/core';
-import type { Client } from 'pg';
 import type { ResolvedOptions } from './capture.options.js';
 import type { CatalogTable } from './catalog.js';
 import { formatLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import { positionRecord, readRecords } from './position.js';
 import type { Position } from './position.js';
-import { quoteName, quoteText, textRows } from './postgres-session.js';
+import type { Tuple } from './pgoutput.js';
 import { notCommitted } from './publish.js';
 import { keyText, sourceHeaders, tombstone, upsert } from './rows.js';
 import type { SourceHeaders, TableShape } from './rows.js';
@@ -17,14 +16,20 @@ export interface SnapshotTable {
   readonly shape: TableShape;
 }
 
+/** One consistent read of the database, until `end`. */
+export interface SnapshotReader {
+  /** All rows of a table, `rows` at a time, as text in the order of its columns. */
+  chunks(table: CatalogTable, rows: number): AsyncIterable<readonly Tuple[]>;
+  end(): Promise<void>;
+}
+
 export interface SnapshotRun {
   readonly options: ResolvedOptions;
   readonly log: Log;
   readonly writer: LogWriter;
-  readonly sql: Client;
   readonly tables: readonly SnapshotTable[];
-  /** Exported by the creation of the slot; undefined: a snapshot of its own. */
-  readonly exported: string | undefined;
+  /** One consistent read. */
+  readonly reader: SnapshotReader;
   readonly lsn: Lsn;
   /** Committed with the last records. */
   readonly finished: Position;
@@ -37,16 +42,14 @@ export interface SnapshotRun {
  * that also after a repeated snapshot the fold equals the table; the live keys of one table at a time are held in memory.
  */
 export async function publishSnapshot(run: SnapshotRun): Promise<void> {
-  const { sql } = run;
-  await sql.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
   try {
-    if (run.exported !== undefined) await sql.query(`SET TRANSACTION SNAPSHOT ${quoteText(run.exported)}`);
-    const source = sourceHeaders(formatLsn(run.lsn), `snapshot-${formatLsn(run.lsn)}`, BigInt(Date.now()) * 1_000n);
+    const lsn = formatLsn(run.lsn);
+    const source = sourceHeaders(lsn, `snapshot-${lsn}`, BigInt(run.options.clock.now()) * 1_000n);
     const seq = { next: 0 };
     for (const { table, shape } of run.tables) await publishTable(run, table, shape, source, seq);
     await write(run, [positionRecord(run.options.positionTopic, run.options.name, run.finished)]);
   } finally {
-    await sql.query('ROLLBACK').catch(() => {});
+    await run.reader.end().catch(() => {});
   }
 }
 
@@ -58,30 +61,23 @@ async function publishTable(
   seq: { next: number },
 ): Promise<void> {
   const leftover = await liveKeys(run.log, shape);
-  const columns = table.columns.map((column) => quoteName(column.name)).join(', ');
-  const from = `${table.partitioned ? '' : 'ONLY '}${table.sqlName}`;
-  await run.sql.query(`DECLARE headwater_snapshot NO SCROLL CURSOR FOR SELECT ${columns} FROM ${from}`);
   let previous: Promise<void> = Promise.resolve();
-  for (;;) {
-    run.signal.throwIfAborted();
-    const rows = await textRows(run.sql, `FETCH ${run.options.snapshotChunkRows} FROM headwater_snapshot`).catch(
-      async (error: unknown) => {
-        await previous.catch(() => {});
-        throw error;
-      },
-    );
-    const records = rows.map((row) => {
-      const key = keyText(shape, row) ?? '';
-      leftover.delete(key);
-      return upsert(shape, 'r', key, row, source, seq.next++);
-    });
+  try {
+    for await (const rows of run.reader.chunks(table, run.options.snapshotChunkRows)) {
+      run.signal.throwIfAborted();
+      const records = rows.map((row) => {
+        const key = keyText(shape, row) ?? '';
+        leftover.delete(key);
+        return upsert(shape, 'r', key, row, source, seq.next++);
+      });
+      await previous;
+      // The next chunk is read while this one is written.
+      previous = write(run, records).then(() => run.onRows(records.length));
+      previous.catch(() => {});
+    }
+  } finally {
     await previous;
-    if (records.length === 0) break;
-    // The next chunk is read while this one is written.
-    previous = write(run, records).then(() => run.onRows(records.length));
-    previous.catch(() => {});
   }
-  await run.sql.query('CLOSE headwater_snapshot');
   const gone = [...leftover].map((key) => tombstone(shape, key, source, seq.next++));
   for (let i = 0; i < gone.length; i += run.options.maxBatchRows) {
     await write(run, gone.slice(i, i + run.options.maxBatchRows));

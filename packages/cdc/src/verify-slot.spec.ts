@@ -52,7 +52,10 @@ describe('planResume', () => {
     ['CDC_PUBLICATION_MISSING', { publication: 6 }, /made again/],
   ] as const)('%s is refused with its facts, or leads to a snapshot when needed', (code, facts, message) => {
     const changed: ServerFacts = { ...server, ...facts };
-    expect(() => planResume(wanted, changed, position, false)).toThrow(message);
+    expect(planResume(wanted, changed, position, false)).toMatchObject({
+      kind: 'refused',
+      error: { code, message: expect.stringMatching(message) },
+    });
     expect(planResume({ ...wanted, snapshot: 'when-needed' }, changed, position, false)).toMatchObject({
       kind: 'snapshot',
       because: { code },

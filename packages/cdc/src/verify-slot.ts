@@ -38,12 +38,14 @@ export interface Wanted {
 export type ResumePlan =
   | { readonly kind: 'resume'; readonly position: Position }
   | { readonly kind: 'snapshot'; readonly because: CaptureError | undefined }
-  | { readonly kind: 'create' | 'adopt' | 'finished' }
+  | { readonly kind: 'create' | 'adopt' }
+  | { readonly kind: 'finished' }
+  | { readonly kind: 'refused'; readonly error: CaptureError }
   | { readonly kind: 'busy'; readonly pid: number };
 
 /**
- * P2: decides how capture may go on, before anything is published or acknowledged. Pure. Throws the refusal; with
- * `when-needed` a refusal becomes a new slot and snapshot. `holdsSlot`: the active pid is our own connection.
+ * P2: decides how capture may go on, before anything is published or acknowledged. Pure. With `when-needed` a refusal becomes
+ * a new slot and snapshot. `holdsSlot`: the active pid is our own connection.
  */
 export function planResume(
   wanted: Wanted,
@@ -58,18 +60,22 @@ export function planResume(
   if (position === undefined || position.phase === 'done') {
     if (wanted.snapshot === 'never') return { kind: slot === undefined ? 'create' : 'adopt' };
     if (slot === undefined || wanted.snapshot === 'when-needed') return { kind: 'snapshot', because: undefined };
-    throw new CaptureError(
-      'CDC_SLOT_UNKNOWN',
-      `slot "${wanted.slot}" exists but there is no position for it, so what it has confirmed may never have been published. ` +
-        'Restore the position topic, or use snapshot "when-needed" (drops the slot and takes a snapshot), or "never" to go on from where the slot stands.',
-      { slot: wanted.slot, confirmedFlushLsn: formatLsn(slot.confirmedFlushLsn) },
-    );
+    return { kind: 'refused', error: unknownSlot(wanted, slot) };
   }
   if (position.phase === 'snapshot') return { kind: 'snapshot', because: undefined };
   const refusal = refuse(wanted, server, position);
   if (refusal === undefined) return { kind: 'resume', position };
   if (wanted.snapshot === 'when-needed') return { kind: 'snapshot', because: refusal };
-  throw refusal;
+  return { kind: 'refused', error: refusal };
+}
+
+function unknownSlot(wanted: Wanted, slot: SlotFacts): CaptureError {
+  return new CaptureError(
+    'CDC_SLOT_UNKNOWN',
+    `slot "${wanted.slot}" exists but there is no position for it, so what it has confirmed may never have been published. ` +
+      'Restore the position topic, or use snapshot "when-needed" (drops the slot and takes a snapshot), or "never" to go on from where the slot stands.',
+    { slot: wanted.slot, confirmedFlushLsn: formatLsn(slot.confirmedFlushLsn) },
+  );
 }
 
 function refuse(wanted: Wanted, server: ServerFacts, position: Position): CaptureError | undefined {

@@ -1,0 +1,131 @@
+import type { ResolvedOptions } from './capture.options.js';
+import type { Lsn } from './lsn.js';
+import type { Position } from './position.js';
+import type { ServerFacts } from './verify-slot.js';
+
+/** What the machine has to know of the options. */
+export type MachineOptions = Pick<ResolvedOptions, 'name' | 'slot' | 'publication' | 'snapshot'>;
+
+/** What was tried in vain since capture last published something, and how often a stream was lost in all. */
+export interface Tally {
+  readonly failures: number;
+  readonly waits: number;
+  readonly reconnects: number;
+}
+
+/** Where to go when everything of this connection is closed. */
+export type After =
+  | { readonly do: 'again' | 'stop' }
+  | { readonly do: 'wait'; readonly holder: string }
+  | { readonly do: 'retry' }
+  | { readonly do: 'halt'; readonly error: unknown };
+
+/** How far the snapshots are that run beside the stream. */
+export interface SnapshotProgress {
+  readonly rows: number;
+  readonly tablesLeft: number;
+}
+
+/** What `surveyed` brings: the server first, then the position, so that the position is never the older one. */
+export interface Survey {
+  readonly server: ServerFacts;
+  readonly position: Position | undefined;
+  readonly keys: Position['keys'];
+}
+
+/** A slot that was just made, or for a snapshot without slot the place in the WAL it stands for. */
+export interface MadeSlot {
+  readonly lsn: Lsn;
+  readonly exported: string | undefined;
+}
+
+/** What is made before a stream, or the next look, is right: the plan, and what of it is still to be done, the present step first. */
+export interface Preparation extends Survey {
+  readonly plan: 'resume' | 'adopt' | 'create' | 'snapshot' | 'only';
+  readonly steps: readonly PrepareStep[];
+  readonly publication: number;
+  readonly slot: MadeSlot | undefined;
+}
+
+export type PrepareStep = 'publication' | 'mark' | 'drop' | 'create' | 'place' | 'rows' | 'position';
+
+interface States {
+  readonly idle: unknown;
+  readonly connecting: unknown;
+  /** `slot`: our own connection has it, and the log is fenced. `fenced lock`: the log is fenced under the lock. */
+  readonly verifying: { readonly hold: 'nothing' | 'lock' | 'fenced lock' | 'slot' };
+  /** Asks for the lock under which slot, publication and first position are made. */
+  readonly locking: unknown;
+  /** Asks for the slot, by streaming from it. */
+  readonly acquiring: unknown;
+  readonly fencing: { readonly hold: 'lock' | 'slot' };
+  readonly preparing: Preparation;
+  /** Snapshots run beside the stream; undefined: none does. */
+  readonly streaming: { readonly snapshot: SnapshotProgress | undefined };
+  /** Publishes what was received in whole transactions. */
+  readonly draining: unknown;
+  readonly closing: { readonly after: After };
+  /** Another connection has the slot or the lock. */
+  readonly waiting: unknown;
+  readonly retrying: unknown;
+  readonly stopped: unknown;
+  readonly halted: { readonly error: unknown };
+}
+
+export type StateName = keyof States;
+export type StateOf<N extends StateName> = { [K in N]: { readonly name: K; readonly tally: Tally } & States[K] }[N];
+export type MachineState = StateOf<StateName>;
+
+interface Events {
+  readonly start: unknown;
+  readonly stop: unknown;
+  readonly connected: unknown;
+  readonly surveyed: Survey;
+  /** `held: false`: another session has the lock. */
+  readonly locked: { readonly held: boolean };
+  readonly acquired: unknown;
+  readonly fenced: unknown;
+  /** One step of a preparation, with what it found out. */
+  readonly prepared: { readonly publication?: number; readonly slot?: MadeSlot };
+  /** Whole transactions were published. */
+  readonly progressed: unknown;
+  readonly snapshotMoved: { readonly progress: SnapshotProgress | undefined };
+  /** The stream has ended, as it was asked to. */
+  readonly drained: unknown;
+  readonly failed: { readonly error: unknown };
+  /** Stream and sessions are closed, and nothing of them is under way any more. */
+  readonly disconnected: unknown;
+  readonly woke: unknown;
+}
+
+export type EventName = keyof Events;
+export type EventOf<N extends EventName> = { [K in N]: { readonly name: K } & Events[K] }[N];
+export type MachineEvent = EventOf<EventName>;
+
+/** What is to be done. What asks is answered by one event, or by `failed`. */
+export type Effect =
+  | { readonly do: 'connect' | 'survey' | 'lock' | 'fence' }
+  /** Streams from the slot. `confirmed`: all that may be acknowledged before the position is read again. */
+  | { readonly do: 'acquire'; readonly confirmed: Lsn }
+  | { readonly do: 'publication' | 'drop-slot' | 'create-slot' | 'read-place' }
+  | { readonly do: 'write'; readonly position: Position }
+  /** Publishes all rows; `finished` is committed with the last of them. */
+  | { readonly do: 'snapshot'; readonly from: MadeSlot; readonly finished: Position }
+  /** Publishes from the stream: `progressed` any number of times, then `drained` or `failed`. */
+  | { readonly do: 'stream'; readonly position: Position }
+  /** Ends `stream` with what is complete. Not answered by itself. */
+  | { readonly do: 'drain' }
+  /** Ends whatever goes on; answered by `disconnected`, never by `failed`. */
+  | { readonly do: 'disconnect' }
+  /** About `ms`, so that instances do not march in step. */
+  | { readonly do: 'sleep'; readonly ms: number }
+  /** These only tell. `ready`: start() may resolve. `end`: capture is over. */
+  | { readonly do: 'ready' }
+  | { readonly do: 'log'; readonly level: 'info' | 'warn'; readonly message: string }
+  | { readonly do: 'report'; readonly error: unknown }
+  | { readonly do: 'end'; readonly error?: unknown };
+
+export interface Transition {
+  readonly state: MachineState;
+  readonly effects: readonly Effect[];
+}

@@ -1,0 +1,216 @@
+import type { LogWriter } from '@headwater/core';
+import { AckPolicy } from './ack-policy.js';
+import { topicsOf } from './capture.options.js';
+import type { ResolvedOptions } from './capture.options.js';
+import type { CaptureError } from './cdc.errors.js';
+import type { Lsn } from './lsn.js';
+import { IDLE, next } from './machine.js';
+import type { Effect, MachineEvent, MachineState } from './machine-states.js';
+import { positionRecord, readPosition } from './position.js';
+import type { Position } from './position.js';
+import { notCommitted } from './publish.js';
+import type { Published } from './publish.js';
+import { pump } from './pump.js';
+import { publishSnapshot } from './snapshot.js';
+import type { Source, SourceConnection, SourceStream } from './source.js';
+
+/** What capture stands on besides its options: all of it can be simulated. */
+export interface CapturePorts {
+  readonly source: Source;
+  /** At least 0, below 1: spreads pauses. */
+  readonly random: () => number;
+}
+
+/** Who hears what a capture does. */
+export interface RunnerEvents {
+  ready(): void;
+  /** Capture is over; without an error it was stopped or had nothing left to do. The log's writer is closed. */
+  ended(error: unknown): void;
+  reported(error: unknown): void;
+  surveyed(position: Position | undefined): void;
+  published(published: Published): void;
+  snapshotRows(count: number): void;
+  ignored(error: CaptureError | undefined): void;
+  wal(lsn: Lsn): void;
+}
+
+/** Performs what the machine asks for, and tells it what came of it. Decides nothing. */
+export class CaptureRunner {
+  readonly #writer: LogWriter;
+  readonly #underWay = new Set<Promise<void>>();
+  #state: MachineState = IDLE;
+  /** Of the present connection: everything that waits for it ends with it. */
+  #life = new AbortController();
+  #drain = new AbortController();
+  #connection: SourceConnection | undefined;
+  #stream: { readonly of: SourceStream; readonly ack: AckPolicy } | undefined;
+
+  constructor(
+    private readonly options: ResolvedOptions,
+    private readonly ports: CapturePorts,
+    private readonly events: RunnerEvents,
+  ) {
+    const { log, transactionalId, transactionTimeoutMs } = options;
+    this.#writer = log.writer({ transactionalId, transactionTimeoutMs });
+  }
+
+  get state(): MachineState {
+    return this.#state;
+  }
+
+  tell(event: MachineEvent): void {
+    const { state, effects } = next(this.options, this.#state, event);
+    this.#state = state;
+    for (const effect of effects) this.#begin(effect);
+  }
+
+  #begin(effect: Effect): void {
+    switch (effect.do) {
+      case 'drain':
+        return this.#drain.abort();
+      case 'ready':
+        return this.events.ready();
+      case 'log':
+        return this.options.logger[effect.level](effect.message);
+      case 'report':
+        return this.events.reported(effect.error);
+      case 'disconnect':
+        return void this.#disconnect().then(() => this.tell({ name: 'disconnected' }));
+      case 'end':
+        return void this.#writer
+          .close()
+          .catch(() => {})
+          .then(() => this.events.ended(effect.error));
+      default: {
+        const asked = this.#ask(effect).then(
+          (event) => this.tell(event),
+          (error: unknown) => this.tell({ name: 'failed', error }),
+        );
+        this.#underWay.add(asked);
+        void asked.finally(() => this.#underWay.delete(asked));
+      }
+    }
+  }
+
+  async #ask(effect: Asking): Promise<MachineEvent> {
+    const { source, random } = this.ports;
+    const { log, positionTopic, name, clock } = this.options;
+    switch (effect.do) {
+      case 'connect': {
+        const opening = source.connect().then((connection) => (this.#connection = connection));
+        // Both are over when this is: what is still being opened could not be closed.
+        const opened = await Promise.allSettled([opening, log.admin.ensureTopics(topicsOf(this.options))]);
+        for (const of of opened) if (of.status === 'rejected') throw of.reason;
+        return { name: 'connected' };
+      }
+      case 'survey':
+        return this.#survey();
+      case 'lock':
+        return { name: 'locked', held: await this.#connected.lock() };
+      case 'acquire': {
+        const ack = new AckPolicy(effect.confirmed);
+        this.#stream = { of: await this.#connected.stream(ack), ack };
+        return { name: 'acquired' };
+      }
+      case 'fence':
+        await this.#writer.fence();
+        return { name: 'fenced' };
+      case 'publication':
+        return { name: 'prepared', publication: await this.#connected.ensurePublication() };
+      case 'drop-slot':
+        await this.#connected.dropSlot();
+        return { name: 'prepared' };
+      case 'create-slot':
+        return { name: 'prepared', slot: await this.#connected.createSlot() };
+      case 'read-place':
+        return { name: 'prepared', slot: await this.#connected.place() };
+      case 'write': {
+        const outcome = await this.#writer.transact([positionRecord(positionTopic, name, effect.position)]);
+        if (outcome.outcome !== 'committed') throw notCommitted(outcome, this.#writer.transactionalId);
+        return { name: 'prepared' };
+      }
+      case 'snapshot':
+        await this.#snapshot(effect);
+        return { name: 'prepared' };
+      case 'stream':
+        await this.#pump(effect.position);
+        return { name: 'drained' };
+      case 'sleep':
+        await clock.wait(effect.ms * (0.75 + random() / 2), this.#life.signal);
+        return { name: 'woke' };
+    }
+  }
+
+  async #survey(): Promise<MachineEvent> {
+    const { log, positionTopic, name } = this.options;
+    const connection = this.#connected;
+    let server = await connection.facts();
+    // After the slot: a position is never behind what its writer has acknowledged, but for a marker that is under way.
+    const position = await readPosition(log, positionTopic, name);
+    if (position !== undefined && position.timeline !== server.timeline)
+      server = { ...server, timelineSwitch: await connection.timelineSwitch(server.timeline, position.timeline) };
+    this.events.surveyed(position);
+    return { name: 'surveyed', server, position, keys: connection.tables.keys };
+  }
+
+  async #snapshot({ from, finished }: Extract<Asking, { do: 'snapshot' }>): Promise<void> {
+    const { options } = this;
+    const { tables } = this.#connected;
+    await publishSnapshot({
+      options,
+      log: options.log,
+      writer: this.#writer,
+      reader: await this.#connected.snapshot(from),
+      tables: tables.tables.map((table) => ({ table, shape: tables.shapeOf(table) })),
+      lsn: from.lsn,
+      finished,
+      signal: this.#life.signal,
+      onRows: (count) => this.events.snapshotRows(count),
+    });
+  }
+
+  #pump(position: Position): Promise<void> {
+    const { of: stream, ack } = this.#stream!;
+    ack.resume(position.endLsn);
+    return pump({
+      writer: this.#writer,
+      stream,
+      ack,
+      tables: this.#connected.tables,
+      options: this.options,
+      position,
+      signal: this.#drain.signal,
+      onPublished: (published) => {
+        this.events.published(published);
+        if (published.transactions > 0) this.tell({ name: 'progressed' });
+      },
+      onIgnored: (error) => this.events.ignored(error),
+      onWal: (lsn) => this.events.wal(lsn),
+    });
+  }
+
+  async #disconnect(): Promise<void> {
+    this.#life.abort();
+    await this.#close();
+    await Promise.all(this.#underWay);
+    // What was being opened meanwhile.
+    await this.#close();
+    this.#life = new AbortController();
+    this.#drain = new AbortController();
+  }
+
+  async #close(): Promise<void> {
+    const [stream, connection] = [this.#stream, this.#connection];
+    this.#stream = undefined;
+    this.#connection = undefined;
+    await stream?.of.close();
+    await connection?.close();
+  }
+
+  get #connected(): SourceConnection {
+    if (this.#connection === undefined) throw new Error('not connected: the machine asked too early, or too late');
+    return this.#connection;
+  }
+}
+
+type Asking = Exclude<Effect, { do: 'drain' | 'ready' | 'log' | 'report' | 'disconnect' | 'end' }>;

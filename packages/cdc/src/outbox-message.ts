@@ -6,6 +6,9 @@ import type { SourceHeaders } from './rows.js';
 /** The prefix of logical messages that capture routes. */
 export const OUTBOX_PREFIX = 'headwater';
 
+/** The prefix of the message whose fields become headers of all records of its transaction. */
+export const CONTEXT_PREFIX = 'headwater.ctx';
+
 /** Topics of positions: a message into them would forge what is durable. */
 const OWN_TOPICS = 'headwater.cdc.';
 
@@ -17,6 +20,8 @@ export function outboxRecord(content: Buffer, source: SourceHeaders, seq: number
     if (message.topic.startsWith(OWN_TOPICS)) throw new TypeError(`topic ${message.topic} is capture's own`);
     const headers: Header[] = Object.entries(message.headers ?? {}).map(([name, text]) => [name, Buffer.from(text)]);
     headers.push(source.lsn, ['hw_seq', Buffer.from(String(seq))], source.tx, source.ts);
+    // What the message says of itself comes before what its transaction says.
+    headers.push(...(source.context ?? []).filter(([name]) => message.headers?.[name] === undefined));
     return {
       topic: message.topic,
       key: message.key === null ? null : Buffer.from(message.key),
@@ -26,14 +31,36 @@ export function outboxRecord(content: Buffer, source: SourceHeaders, seq: number
       ...(message.key === null ? { partition: 0 } : {}),
     };
   } catch (error) {
-    throw new CaptureError(
-      'CDC_MESSAGE_INVALID',
-      `logical message with prefix "${OUTBOX_PREFIX}" at ${at} is not an outbox message: ${errorMessage(error)}. ` +
-        'It was not routed. Emit messages through the outbox only, or use another prefix.',
-      { lsn: at },
-      error,
-    );
+    throw invalidMessage(OUTBOX_PREFIX, at, errorMessage(error), error);
   }
+}
+
+const CONTEXT_NAME = /^(traceparent|tracestate|baggage|hw_[a-z0-9_]+)$/;
+const CAPTURE_NAMES = new Set(['hw_op', 'hw_lsn', 'hw_seq', 'hw_tx', 'hw_ts', 'hw_table', 'hw_unchanged']);
+
+/** The headers a context message asks for. */
+export function contextHeaders(content: Buffer, at: string): readonly Header[] {
+  try {
+    const fields: unknown = JSON.parse(content.toString('utf8'));
+    if (typeof fields !== 'object' || fields === null) throw new TypeError('it is no object');
+    return Object.entries(fields).map(([name, text]) => {
+      if (!CONTEXT_NAME.test(name) || CAPTURE_NAMES.has(name)) throw new TypeError(`"${name}" is no name for it`);
+      if (typeof text !== 'string') throw new TypeError(`${name} is no text`);
+      return [name, Buffer.from(text)];
+    });
+  } catch (error) {
+    throw invalidMessage(CONTEXT_PREFIX, at, errorMessage(error), error);
+  }
+}
+
+export function invalidMessage(prefix: string, at: string, why: string, cause?: unknown): CaptureError {
+  return new CaptureError(
+    'CDC_MESSAGE_INVALID',
+    `logical message with prefix "${prefix}" at ${at} is not an outbox message: ${why}. ` +
+      'It was not routed. Emit messages through the outbox only, or use another prefix.',
+    { lsn: at },
+    cause,
+  );
 }
 
 interface OutboxMessage {

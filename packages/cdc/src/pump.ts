@@ -51,6 +51,7 @@ export async function pump(run: Pump): Promise<void> {
     },
     run.tables,
     run.position.commitLsn,
+    run.tables.messages,
   );
   const onStop = () => stream.wake();
   signal.addEventListener('abort', onStop);

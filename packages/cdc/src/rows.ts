@@ -35,6 +35,8 @@ export interface SourceHeaders {
   readonly lsn: Header;
   readonly tx: Header;
   readonly ts: Header;
+  /** What the context message of the transaction asked for. */
+  readonly context?: readonly Header[];
 }
 
 export function sourceHeaders(lsn: string, tx: string, micros: bigint): SourceHeaders {
@@ -103,5 +105,14 @@ export function filled(row: Tuple, image: Tuple): Tuple {
 }
 
 function captureHeaders(shape: TableShape, op: Operation, source: SourceHeaders, seq: number): Header[] {
-  return [OPERATIONS[op], source.lsn, ['hw_seq', Buffer.from(String(seq))], source.tx, source.ts, shape.header];
+  const headers: Header[] = [
+    OPERATIONS[op],
+    source.lsn,
+    ['hw_seq', Buffer.from(String(seq))],
+    source.tx,
+    source.ts,
+    shape.header,
+  ];
+  if (source.context !== undefined) headers.push(...source.context);
+  return headers;
 }

@@ -5,6 +5,7 @@ import type { CatalogTable } from './catalog.js';
 import type { CapturedTable } from './capture.options.js';
 import { JsonTypes } from './json-types.js';
 import type { PgType } from './json-types.js';
+import { OutboxMessages } from './outbox-key.js';
 import type { Relation, Tuple } from './pgoutput.js';
 import { quoteName, textRows } from './postgres-session.js';
 import { tableShape } from './rows.js';
@@ -20,12 +21,13 @@ export class SourceTables implements TableLookup {
     private readonly sql: Client,
     readonly tables: readonly CatalogTable[],
     private types: ReadonlyMap<number, PgType>,
+    readonly messages: OutboxMessages,
   ) {
     this.#json = new JsonTypes(types);
   }
 
   static async read(sql: Client, specs: readonly CapturedTable[]): Promise<SourceTables> {
-    return new SourceTables(sql, await readTables(sql, specs), await readTypes(sql));
+    return new SourceTables(sql, await readTables(sql, specs), await readTypes(sql), await OutboxMessages.of(sql));
   }
 
   get keys(): Readonly<Record<string, readonly string[]>> {

@@ -2,7 +2,7 @@ import type { OutRecord } from '@headwater/core';
 import { CaptureError } from './cdc.errors.js';
 import { formatLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
-import { OUTBOX_PREFIX, outboxRecord } from './outbox-message.js';
+import { CONTEXT_PREFIX, contextHeaders, invalidMessage, OUTBOX_PREFIX, outboxRecord } from './outbox-message.js';
 import type { LogicalMessage, OldTuple, PgMessage, Relation, Tuple } from './pgoutput.js';
 import { filled, keyText, sourceHeaders, tombstone, upsert } from './rows.js';
 import type { SourceHeaders, TableShape } from './rows.js';
@@ -31,10 +31,17 @@ export interface TableLookup {
   readRow(shape: TableShape, key: Tuple): Promise<Tuple | undefined>;
 }
 
+/** Opens a message of ours; undefined when the outbox did not write it. */
+export interface MessageOpener {
+  open(message: LogicalMessage, xid: number | undefined): Buffer | Promise<Buffer | undefined>;
+}
+
+const TAKEN_AT_ITS_WORD: MessageOpener = { open: (message) => message.content };
+
 interface Open {
   readonly finalLsn: Lsn;
   readonly xid: number;
-  readonly source: SourceHeaders;
+  source: SourceHeaders;
   /** Published before: P1 skips all of it. */
   readonly skipped: boolean;
   seq: number;
@@ -51,6 +58,7 @@ export class TransactionAssembler {
     private readonly sink: Sink,
     private readonly lookup: TableLookup,
     private readonly published: Lsn,
+    private readonly messages = TAKEN_AT_ITS_WORD,
   ) {}
 
   get inTransaction(): boolean {
@@ -83,8 +91,7 @@ export class TransactionAssembler {
         this.#truncate(message.relations, at);
         return undefined;
       case 'message':
-        this.#message(message, at);
-        return undefined;
+        return this.#message(message, at);
       case 'origin':
       case 'type':
         return undefined;
@@ -163,34 +170,54 @@ export class TransactionAssembler {
     );
   }
 
-  #message(message: LogicalMessage, at: string): void {
+  #message(message: LogicalMessage, at: string): Promise<void> | undefined {
     const open = message.transactional ? this.#transaction('message', at) : undefined;
-    if (open?.skipped === true || (open === undefined && beforeLsn(message) <= this.published)) return;
-    if (message.prefix !== OUTBOX_PREFIX) {
+    if (open?.skipped === true || (open === undefined && beforeLsn(message) <= this.published)) return undefined;
+    if (message.prefix !== OUTBOX_PREFIX && message.prefix !== CONTEXT_PREFIX) {
       this.sink.ignored();
-      return;
+      return undefined;
     }
-    if (open !== undefined) {
-      if (this.#route(message, open.source, open.seq, at)) open.seq += 1;
-      return;
+    if (open === undefined && this.#open !== undefined)
+      throw unexpected('message between the rows of a transaction', at);
+    const content = this.messages.open(message, open?.xid);
+    if (!(content instanceof Promise)) {
+      this.#opened(message, content, open, at);
+      return undefined;
     }
-    if (this.#open !== undefined) throw unexpected('message between the rows of a transaction', at);
-    const lsn = formatLsn(message.lsn);
-    const source = sourceHeaders(lsn, `message-${lsn}`, BigInt(Date.now()) * 1_000n);
-    if (this.#route(message, source, 0, at))
-      this.sink.complete({ commitLsn: beforeLsn(message), endLsn: message.lsn, xid: 0 });
+    return content.then((late) => this.#opened(message, late, open, at));
   }
 
   /** Any role may emit a message: one that the outbox did not write must not stop the others. */
-  #route(message: LogicalMessage, source: SourceHeaders, seq: number, at: string): boolean {
+  #opened(message: LogicalMessage, content: Buffer | undefined, open: Open | undefined, at: string): void {
     try {
-      this.sink.add(outboxRecord(message.content, source, seq, at));
-      return true;
+      if (content === undefined)
+        throw invalidMessage(message.prefix, at, 'it does not carry the signature of the outbox');
+      if (message.prefix === CONTEXT_PREFIX) this.#context(content, open, at);
+      else this.#route(message, content, open, at);
     } catch (error) {
       if (!(error instanceof CaptureError) || error.code !== 'CDC_MESSAGE_INVALID') throw error;
       this.sink.ignored(error);
-      return false;
     }
+  }
+
+  #context(content: Buffer, open: Open | undefined, at: string): void {
+    // Records before it have gone without: half a transaction with a context would mislead more than none.
+    if (open === undefined || open.seq > 0 || open.source.context !== undefined) {
+      throw invalidMessage(CONTEXT_PREFIX, at, 'a context must come first in its transaction, once');
+    }
+    open.source = { ...open.source, context: contextHeaders(content, at) };
+  }
+
+  #route(message: LogicalMessage, content: Buffer, open: Open | undefined, at: string): void {
+    if (open !== undefined) {
+      this.sink.add(outboxRecord(content, open.source, open.seq, at));
+      open.seq += 1;
+      return;
+    }
+    const lsn = formatLsn(message.lsn);
+    const source = sourceHeaders(lsn, `message-${lsn}`, BigInt(Date.now()) * 1_000n);
+    this.sink.add(outboxRecord(content, source, 0, at));
+    this.sink.complete({ commitLsn: beforeLsn(message), endLsn: message.lsn, xid: 0 });
   }
 }
 

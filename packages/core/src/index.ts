@@ -60,8 +60,11 @@ export type { Engine, EngineContext, EnginePart, EnginePlan, Features, PlannedTo
 export { wire } from './module/wiring.js';
 export { Database } from './postgres/database.js';
 export type { Sql, WalToken } from './postgres/database.js';
-export { emit, emitText } from './postgres/outbox.js';
-export type { EmitOptions } from './postgres/outbox.js';
+export { emit, emitContext, emitNow, emitText } from './postgres/outbox.js';
+export type { EmitOptions, TextMessage } from './postgres/outbox.js';
+export { outbox } from './postgres/transactional-outbox.js';
+export { transactionHandle } from './postgres/transaction-handle.js';
+export type { TransactionHandle } from './postgres/transaction-handle.js';
 export { ensureSchema, quoteName } from './postgres/schema.js';
 export { ApplyRunner } from './apply/apply-runner.js';
 export type { ApplyOptions } from './apply/apply-runner.js';

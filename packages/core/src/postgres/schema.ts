@@ -1,4 +1,5 @@
 import type { Database } from './database.js';
+import { OUTBOX_DDL } from './outbox-schema.js';
 
 const CORE_DDL = [
   `CREATE SCHEMA IF NOT EXISTS headwater`,
@@ -15,12 +16,7 @@ const CORE_DDL = [
      PRIMARY KEY (consumer, topic, partition, log_offset))`,
   // Up to which LSN a consumer has applied everything captured: what a token waits for.
   `CREATE TABLE IF NOT EXISTS headwater.frontier (consumer text PRIMARY KEY, lsn pg_lsn NOT NULL)`,
-  // The outbox without a table: the message lives in the WAL only, is captured with the transaction, and vanishes with a rollback.
-  `CREATE OR REPLACE FUNCTION headwater.emit(topic text, key text, value text, headers jsonb) RETURNS pg_lsn
-     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS
-     $$ SELECT pg_logical_emit_message(true, 'headwater',
-          json_build_object('topic', $1, 'key', $2, 'value', $3, 'headers', $4)::text) $$`,
-  `REVOKE EXECUTE ON FUNCTION headwater.emit(text, text, text, jsonb) FROM PUBLIC`,
+  ...OUTBOX_DDL,
 ];
 
 /** Creates what is missing of Headwater's own tables, and `ddl` after it. Safe to run from many processes at once. */

@@ -257,7 +257,8 @@ describe('the outbox in the database', () => {
         code: 'OUTBOX_MESSAGE_INVALID',
       });
     }
-    for (const fields of [{ hw_op: 'c' }, { other: 'x' }, { hw_actor: 'x'.repeat(1_100) }]) {
+    const contexts: Record<string, string>[] = [{ hw_op: 'c' }, { other: 'x' }, { hw_actor: 'x'.repeat(1_100) }];
+    for (const fields of contexts) {
       await expect(database.transaction((sql) => emitContext(sql, fields))).rejects.toMatchObject({
         code: 'OUTBOX_MESSAGE_INVALID',
       });

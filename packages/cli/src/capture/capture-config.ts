@@ -93,7 +93,8 @@ export function captureSettings({ path, file }: Config): readonly CaptureSetting
 
 type Entry = Readonly<Record<string, unknown>>;
 
-function entriesOf({ captures, kafka: _, ...shared }: Entry): readonly Entry[] {
+function entriesOf(file: Entry): readonly Entry[] {
+  const { captures, ...shared } = Object.fromEntries(Object.entries(file).filter(([name]) => name !== 'kafka'));
   return captures === undefined ? [shared] : (captures as readonly Entry[]).map((own) => ({ ...shared, ...own }));
 }
 

@@ -40,17 +40,16 @@ export async function runCaptures(run: CaptureRun): Promise<void> {
   const tell = () => figures.forEach((of) => run.onStats?.(of()));
   for (const { watch } of running) watch.start();
   const telling = every(STATS_MS, clock, over.signal, tell);
-  try {
-    for (const { capture } of running) void capture.start().catch(() => undefined); // `finished` tells
-    await Promise.race([Promise.all(running.map(({ capture }) => capture.finished)), aborted(signal)]);
-  } finally {
-    const stopped = Promise.all(running.map(({ capture }) => capture.stop()));
-    const drained = await Promise.race([stopped.then(() => true), clock.wait(STOP_MS).then(() => false)]);
-    over.abort();
-    await Promise.all([telling, ...running.map(({ watch }) => watch.stop())]);
-    tell();
-    if (!drained) throw notDrained();
-  }
+  for (const { capture } of running) void capture.start().catch(() => undefined); // `finished` tells
+  const finished = Promise.all(running.map(({ capture }) => capture.finished));
+  const [ended] = await Promise.allSettled([Promise.race([finished, aborted(signal)])]);
+  const stopped = Promise.all(running.map(({ capture }) => capture.stop()));
+  const drained = await Promise.race([stopped.then(() => true), clock.wait(STOP_MS).then(() => false)]);
+  over.abort();
+  await Promise.all([telling, ...running.map(({ watch }) => watch.stop())]);
+  tell();
+  if (ended.status === 'rejected') throw ended.reason;
+  if (!drained) throw notDrained();
 }
 
 function notDrained(): HeadwaterError {

@@ -59,6 +59,6 @@ export function connectionStringOf(postgres: Readonly<Record<string, unknown>>):
     ['certFile', 'sslcert'],
     ['keyFile', 'sslkey'],
   ] as const)
-    if (files[name] !== undefined) result.searchParams.set(parameter, String(files[name]));
+    if (files[name] !== undefined) result.searchParams.set(parameter, files[name] as string);
   return result.href;
 }

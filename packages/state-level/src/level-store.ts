@@ -77,7 +77,7 @@ export class LevelStore implements StateStore {
       if (pair[0] !== META) yield pair;
   }
 
-  apply(entries: ReadonlyMap<string, Buffer | null>, stamp: number): void | Promise<void> {
+  apply(entries: Iterable<readonly [string, Buffer | null]>, stamp: number): void | Promise<void> {
     if (this.#failure !== undefined) throw diskFailed(this.#context.place, this.#failure.error);
     for (const [entry, value] of entries) {
       const own = value !== null && value.buffer.byteLength > LARGEST_SHARED_BYTES ? Buffer.from(value) : value;

@@ -1,5 +1,6 @@
 import type { LogRecord } from '../log/log.js';
 import type { TopicCopy } from './copy-reader.js';
+import { PagedValues } from './paged-values.js';
 
 /** A whole compacted topic, read by key. */
 export interface Table {
@@ -8,8 +9,6 @@ export interface Table {
   /** Per partition the offset of the topic below which everything is included. */
   readonly offsets: ReadonlyMap<number, number>;
 }
-
-const LARGEST_SHARED_BYTES = 16_384;
 
 /** Every partition of a topic in the memory of one instance. A key is expected in one partition, whichever its writer chose. */
 export class GlobalTable implements Table {
@@ -41,7 +40,7 @@ export class GlobalTable implements Table {
 }
 
 class TablePartition implements TopicCopy {
-  readonly values = new Map<string, Buffer>();
+  readonly values = new PagedValues();
   stamp = 0;
 
   restore(records: readonly LogRecord[], stamp: number): void {
@@ -49,7 +48,7 @@ class TablePartition implements TopicCopy {
       if (key === null) continue;
       const name = key.toString('utf8');
       if (value === null) this.values.delete(name);
-      else this.values.set(name, value.buffer.byteLength > LARGEST_SHARED_BYTES ? Buffer.from(value) : value);
+      else this.values.set(name, value);
     }
     this.stamp = stamp;
   }

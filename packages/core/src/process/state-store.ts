@@ -1,3 +1,5 @@
+import { PagedValues } from './paged-values.js';
+
 /**
  * Where a task keeps its committed entries: a copy of its partition of the state topic up to `stamp`, never ahead of it.
  * A store may lose its newest batches in a crash, whole batches only: it then catches up from its stamp.
@@ -11,8 +13,11 @@ export interface StateStore {
   get(entry: string): Buffer | undefined;
   /** The entries whose name begins with `prefix`, in any order. */
   entries(prefix: string): StateEntries;
-  /** Takes committed entries (`null` deletes) and the new stamp, both or neither. Seen by `get` when it resolves. */
-  apply(entries: ReadonlyMap<string, Buffer | null>, stamp: number): void | Promise<void>;
+  /**
+   * Takes committed entries (`null` deletes; a later one of the same name replaces the earlier) and the new stamp, both or neither. Seen
+   * by `get` when it resolves. The buffers are the caller's: what is kept of them is copied.
+   */
+  apply(entries: Iterable<readonly [entry: string, value: Buffer | null]>, stamp: number): void | Promise<void>;
   /** Forgets everything; the stamp is 0 again. */
   clear(): void | Promise<void>;
   close(): Promise<void>;
@@ -32,30 +37,27 @@ export interface StateTask {
 /** Opens the store of one task. Called again only after the previous store of that task has closed. */
 export type OpenStateStore = (task: StateTask) => StateStore | Promise<StateStore>;
 
-/** A view of a large buffer would keep all of it alive: a fetched megabyte for one value. */
-const LARGEST_SHARED_BYTES = 16_384;
-
 /** In memory: fast, and restored from the state topic after a restart. */
 export function memoryStore(): StateStore {
-  const kept = new Map<string, Buffer>();
+  const values = new PagedValues();
   let stamp = 0;
   return {
     get stamp() {
       return stamp;
     },
-    get: (entry) => kept.get(entry),
+    get: (entry) => values.get(entry),
     *entries(prefix) {
-      for (const pair of kept) if (pair[0].startsWith(prefix)) yield pair;
+      for (const entry of values.keys()) if (entry.startsWith(prefix)) yield [entry, values.get(entry)!];
     },
     apply(entries, upTo) {
       for (const [entry, value] of entries) {
-        if (value === null) kept.delete(entry);
-        else kept.set(entry, value.buffer.byteLength > LARGEST_SHARED_BYTES ? Buffer.from(value) : value);
+        if (value === null) values.delete(entry);
+        else values.set(entry, value);
       }
       stamp = upTo;
     },
     clear() {
-      kept.clear();
+      values.clear();
       stamp = 0;
     },
     close: () => Promise.resolve(),

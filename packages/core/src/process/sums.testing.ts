@@ -161,8 +161,9 @@ export function observed(open: OpenStateStore): { readonly open: OpenStateStore;
         get: (entry) => store.get(entry),
         entries: (prefix) => store.entries(prefix),
         apply(entries, stamp) {
-          applied.entries.push(...entries.keys());
-          return store.apply(entries, stamp);
+          const taken = [...entries];
+          applied.entries.push(...taken.map(([entry]) => entry));
+          return store.apply(taken, stamp);
         },
         clear() {
           applied.cleared++;

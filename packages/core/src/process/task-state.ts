@@ -13,7 +13,7 @@ import type { Entries } from './write-set.js';
 export class TaskState implements Entries {
   readonly #store: StateStore;
   readonly #timers = new TimerQueue();
-  #parked = 0;
+  readonly #parked = new Set<string>();
 
   private constructor(store: StateStore) {
     this.#store = store;
@@ -23,7 +23,7 @@ export class TaskState implements Entries {
   static async open(store: StateStore): Promise<TaskState> {
     const state = new TaskState(store);
     for await (const [entry, value] of store.entries('t:')) state.#timers.set(entry.slice(2), timeOf(value));
-    for await (const _ of store.entries('p:')) state.#parked++;
+    for await (const [entry] of store.entries('p:')) state.#parked.add(entry);
     return state;
   }
 
@@ -39,7 +39,7 @@ export class TaskState implements Entries {
 
   /** How many sequences are parked: keys, timers, records without key. */
   get parkedSequences(): number {
-    return this.#parked;
+    return this.#parked.size;
   }
 
   get(entry: string): Buffer | undefined {
@@ -48,20 +48,17 @@ export class TaskState implements Entries {
 
   /** P2: called for committed entries only, in their order. */
   async apply(entries: ReadonlyMap<string, Buffer | null>, stamp: number): Promise<void> {
-    for (const [entry, value] of entries) this.#index(entry, value);
-    await this.#store.apply(entries, stamp);
+    await this.#store.apply(this.#indexed(entries), stamp);
   }
 
-  /** Takes what was read of the state topic. A later record of an entry replaces the earlier one. */
+  /** Takes what was read of the state topic. */
   async restore(records: readonly LogRecord[], stamp: number): Promise<void> {
-    const entries = new Map<string, Buffer | null>();
-    for (const { key, value } of records) if (key !== null) entries.set(key.toString('utf8'), value);
-    await this.apply(entries, stamp);
+    await this.#store.apply(this.#indexed(named(records)), stamp);
   }
 
   async clear(): Promise<void> {
     this.#timers.clear();
-    this.#parked = 0;
+    this.#parked.clear();
     await this.#store.clear();
   }
 
@@ -90,17 +87,26 @@ export class TaskState implements Entries {
     return entries.sort((a, b) => (a[0] < b[0] ? -1 : 1));
   }
 
-  #index(entry: string, value: Buffer | null): void {
-    if (entry.charCodeAt(1) !== COLON) return;
-    const kind = entry.charCodeAt(0);
-    if (kind === TIMER) {
-      if (value === null) this.#timers.cancel(entry.slice(2));
-      else this.#timers.set(entry.slice(2), timeOf(value));
-    } else if (kind === PARKED) {
-      const before = this.#store.get(entry) !== undefined;
-      if (before !== (value !== null)) this.#parked += value === null ? -1 : 1;
+  *#indexed(entries: Iterable<Entry>): Iterable<Entry> {
+    for (const pair of entries) {
+      const [entry, value] = pair;
+      const kind = entry.charCodeAt(1) === COLON ? entry.charCodeAt(0) : 0;
+      if (kind === TIMER) {
+        if (value === null) this.#timers.cancel(entry.slice(2));
+        else this.#timers.set(entry.slice(2), timeOf(value));
+      } else if (kind === PARKED) {
+        if (value === null) this.#parked.delete(entry);
+        else this.#parked.add(entry);
+      }
+      yield pair;
     }
   }
+}
+
+type Entry = readonly [entry: string, value: Buffer | null];
+
+function* named(records: readonly LogRecord[]): Iterable<Entry> {
+  for (const { key, value } of records) if (key !== null) yield [key.toString('utf8'), value];
 }
 
 const COLON = ':'.charCodeAt(0);

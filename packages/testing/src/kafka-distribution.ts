@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { atomicDirectory } from './atomic-directory.js';
 import { runCommand } from './run-command.js';
@@ -34,31 +34,52 @@ export function javaCommand(env: NodeJS.ProcessEnv): string {
 }
 
 /** The class path of the broker; the first call on a machine resolves it with Maven. */
-export async function kafkaClassPath(
+export function kafkaClassPath(env: NodeJS.ProcessEnv, version: string, log: (line: string) => void): Promise<string> {
+  const lib = join(kafkaCache(env, version), 'lib');
+  return resolvedJars(env, { name: 'Apache Kafka', pom: 'pom.xml', lib, version }, log);
+}
+
+/** Kafka Streams of the same version, to be added to the class path of the broker; without RocksDB. */
+export function streamsClassPath(
   env: NodeJS.ProcessEnv,
   version: string,
   log: (line: string) => void,
 ): Promise<string> {
-  const lib = join(kafkaCache(env, version), 'lib');
+  const lib = join(kafkaCache(env, version), 'streams');
+  return resolvedJars(env, { name: 'Kafka Streams', pom: 'streams-pom.xml', lib, version }, log);
+}
+
+interface Jars {
+  readonly name: string;
+  readonly pom: string;
+  readonly lib: string;
+  readonly version: string;
+}
+
+async function resolvedJars(
+  env: NodeJS.ProcessEnv,
+  { name, pom, lib, version }: Jars,
+  log: (line: string) => void,
+): Promise<string> {
   await atomicDirectory(lib, async (temporary) => {
-    log(`Fetching Apache Kafka ${version} with Maven into ${lib} (once)`);
-    const pom = fileURLToPath(new URL('../kafka/pom.xml', import.meta.url));
+    log(`Fetching ${name} ${version} with Maven into ${lib} (once)`);
+    const file = fileURLToPath(new URL(`../kafka/${pom}`, import.meta.url));
     const settings = [`-Dkafka.version=${version}`, `-DoutputDirectory=${temporary}`];
-    const args = ['-q', '-B', '-f', pom, 'dependency:copy-dependencies', ...settings];
+    const args = ['-q', '-B', '-f', file, 'dependency:copy-dependencies', ...settings];
     const result = await runCommand('mvn', args, { env });
     if (result.exitCode !== 0) {
       throw new ServicesError(
         'SERVICES_START_FAILED',
-        `Maven could not fetch the jars of Kafka (mvn ${args.join(' ')}):\n${result.output.slice(-2000)}`,
+        `Maven could not fetch the jars of ${name} (mvn ${args.join(' ')}):\n${result.output.slice(-2000)}`,
       );
     }
   });
   // Sorted, not `lib/*`: the class archive is bound to the exact order.
   return readdirSync(lib)
-    .filter((name) => name.endsWith('.jar'))
+    .filter((file) => file.endsWith('.jar'))
     .sort()
-    .map((name) => join(lib, name))
-    .join(process.platform === 'win32' ? ';' : ':');
+    .map((file) => join(lib, file))
+    .join(delimiter);
 }
 
 /** The file of the class archive for this Java; it halves the start. Absent until `recordClassArchive` has succeeded once. */

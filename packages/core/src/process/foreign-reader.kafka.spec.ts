@@ -12,7 +12,7 @@ const KEYS = Array.from({ length: 60 }, (_, i) => `${['key', 'Schlüssel', '鍵'
 let sums: Sums;
 afterEach(() => sums.close());
 
-it('S104 gives a Java reader of its changelog the same keys, values, deletes and partitions', async () => {
+it('S104 gives a Java reader and a KTable of its changelog the same keys, values, deletes and partitions', async () => {
   sums = await Sums.create(PARTITIONS);
   const { log } = sums;
   const changelog = uniqueName('changelog');
@@ -58,6 +58,13 @@ it('S104 gives a Java reader of its changelog the same keys, values, deletes and
   expect(of('row')).toEqual(rows.sort(byText));
   expect(of('deleted')).toEqual(KEYS.slice(0, 20).sort(byText));
   expect(of('misplaced')).toEqual([]);
+  // A KTable of Kafka Streams holds the same rows, and Streams looks for each key where it is.
+  const table = await runJava(
+    join(process.cwd(), 'packages/core/java/ChangelogKTable.java'),
+    [process.env['KAFKA_BROKERS']!, changelog, String(rows.length)],
+    { jars: 'streams' },
+  );
+  expect(table.filter((line) => line.startsWith('row ')).map((line) => line.slice('row '.length)).sort(byText)).toEqual(rows); // prettier-ignore
   expect(await committedRecords(log, changelog)).toHaveLength(110);
 });
 

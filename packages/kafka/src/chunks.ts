@@ -5,6 +5,8 @@ import { runTooLarge, tooLarge } from './writer.errors.js';
 /** Below the broker's default message.max.bytes of 1,048,588. */
 export const MAX_BATCH_BYTES = 1_000_000;
 const MAX_REQUEST_BYTES = 8_000_000;
+/** A record above MAX_BATCH_BYTES has a batch of its own, and max.message.bytes of its topic decides. */
+const MAX_RECORD_BYTES = MAX_REQUEST_BYTES;
 
 /** Records of one partition that go into one batch. */
 export interface Chunk extends TopicPartition {
@@ -26,7 +28,7 @@ export async function chunksOf(
     if (isRun(record)) {
       const { partition, bytes } = record;
       const sizeAtMost = bytes.length + BATCH_HEADER_BYTES;
-      if (sizeAtMost > MAX_BATCH_BYTES) throw runTooLarge(record, MAX_BATCH_BYTES);
+      if (sizeAtMost > MAX_RECORD_BYTES) throw runTooLarge(record, MAX_RECORD_BYTES);
       chunks.push({ topic, partition, records: [], run: record, sizeAtMost });
       // What comes next for this partition comes behind it.
       filling.get(topic)?.delete(partition);
@@ -36,7 +38,7 @@ export async function chunksOf(
     // Awaiting a number would cost a turn of the loop per record.
     const partition = typeof chosen === 'number' ? chosen : await chosen;
     const size = recordBytesAtMost(record);
-    if (size + BATCH_HEADER_BYTES > MAX_BATCH_BYTES) throw tooLarge(topic, partition, size, MAX_BATCH_BYTES);
+    if (size + BATCH_HEADER_BYTES > MAX_RECORD_BYTES) throw tooLarge(topic, partition, size, MAX_RECORD_BYTES);
     let ofTopic = filling.get(topic);
     if (ofTopic === undefined) filling.set(topic, (ofTopic = new Map()));
     const current = ofTopic.get(partition);

@@ -164,7 +164,7 @@ describe('producer', () => {
     const producer = log.producer({ timeoutMs: 500 });
     const missing = { ...at(unique('missing'), 0, 'x'), partition: undefined, key: Buffer.from('k') };
     await expect(producer.send([at(topic, 0, 'a'), missing])).rejects.toMatchObject({ code: 'LOG_TOPIC_MISSING' });
-    const large = { ...at(topic, 0, ''), value: Buffer.alloc(1_100_000) };
+    const large = { ...at(topic, 0, ''), value: Buffer.alloc(8_100_000) };
     await expect(producer.send([at(topic, 0, 'a'), large])).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE' });
     expect(texts(await committedRecords(log, topic))).toEqual([]);
   });

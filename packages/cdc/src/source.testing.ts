@@ -60,8 +60,9 @@ export class Source {
     return `${this.name}.${table}`;
   }
 
-  async topics(names: readonly string[], partitions = 1): Promise<void> {
-    const specs = names.map((name) => ({ topic: this.topic(name), partitions, cleanupPolicy: 'compact' as const }));
+  async topics(names: readonly string[], partitions = 1, config: Readonly<Record<string, string>> = {}): Promise<void> {
+    const cleanupPolicy = 'compact' as const;
+    const specs = names.map((name) => ({ topic: this.topic(name), partitions, cleanupPolicy, config }));
     this.#topics.push(...specs.map((spec) => spec.topic));
     await this.log.admin.ensureTopics(specs);
   }

@@ -65,7 +65,9 @@ export class SlotWatch {
   async stop(): Promise<void> {
     this.#stop.abort();
     // A connection being opened to a silent server holds nobody up; it ends by itself.
-    await Promise.race([this.#running, this.#options.clock.wait(STOP_MS)]);
+    const over = new AbortController();
+    await Promise.race([this.#running, this.#options.clock.wait(STOP_MS, over.signal)]);
+    over.abort();
   }
 
   /** `endLsn`: that of the last committed position, as far as it is known here; another process may have moved the slot further. */

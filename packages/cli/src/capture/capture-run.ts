@@ -44,7 +44,8 @@ export async function runCaptures(run: CaptureRun): Promise<void> {
   const finished = Promise.all(running.map(({ capture }) => capture.finished));
   const [ended] = await Promise.allSettled([Promise.race([finished, aborted(signal)])]);
   const stopped = Promise.all(running.map(({ capture }) => capture.stop()));
-  const drained = await Promise.race([stopped.then(() => true), clock.wait(STOP_MS).then(() => false)]);
+  const drained = await Promise.race([stopped.then(() => true), clock.wait(STOP_MS, over.signal).then(() => false)]);
+  // Also the wait above: its timer would keep the process for the rest of it.
   over.abort();
   await Promise.all([telling, ...running.map(({ watch }) => watch.stop())]);
   tell();

@@ -12,3 +12,5 @@ export { SLOT_ALARM_DEFAULTS } from './slot-health.js';
 export type { SlotAlarmPolicy, SlotHealth } from './slot-health.js';
 export { formatTableName, parseTableName, topicOfTable } from './table-name.js';
 export type { TableName } from './table-name.js';
+export { captureRemains, dropCapture } from './drop.js';
+export type { CaptureRemains, DropOptions } from './drop.js';

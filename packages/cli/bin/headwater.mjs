@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { createInterface } from 'node:readline/promises';
 import { main } from '../dist/main.js';
 
 process.exitCode = await main(process.argv.slice(2), {
@@ -12,5 +13,12 @@ process.exitCode = await main(process.argv.slice(2), {
       process.on(signal, () => (asked.signal.aborted ? process.exit(130) : asked.abort()));
     }
     return asked.signal;
+  },
+  async ask(question) {
+    if (!process.stdin.isTTY) return true;
+    const lines = createInterface({ input: process.stdin, output: process.stderr });
+    const answer = await lines.question(`${question} (yes/no) `);
+    lines.close();
+    return /^y(es)?$/i.test(answer.trim());
   },
 });

@@ -21,6 +21,8 @@ export interface Invocation {
   readonly err: (line: string) => void;
   /** Aborted when the process is asked to end (SIGTERM, SIGINT). Only a command that calls it is spared the end at once. */
   readonly stop: () => AbortSignal;
+  /** Asks a person at a terminal. Without a terminal nobody can be asked, and the command line is the answer: yes. */
+  readonly ask: (question: string) => Promise<boolean>;
   /** Who asks: --by, or the user's name. */
   readonly by: string;
 }

@@ -14,6 +14,8 @@ export interface Terminal {
   readonly err: (line: string) => void;
   /** Aborted by SIGTERM and SIGINT, from the first call on. */
   readonly stop: () => AbortSignal;
+  /** True without a terminal. */
+  readonly ask: (question: string) => Promise<boolean>;
 }
 
 const FLAGS = {
@@ -64,8 +66,20 @@ async function run(args: readonly string[], terminal: Terminal, json: boolean): 
   const say = (value: unknown, text: string) => terminal.out(json ? JSON.stringify(value) : text);
   const by = (flags['by'] as string | undefined) ?? userInfo().username;
   try {
-    const { out, err, stop } = terminal;
-    return await command.run({ operands: positionals, flags, json, config, log: opened.get, say, out, err, stop, by });
+    const { out, err, stop, ask } = terminal;
+    return await command.run({
+      operands: positionals,
+      flags,
+      json,
+      config,
+      log: opened.get,
+      say,
+      out,
+      err,
+      stop,
+      ask,
+      by,
+    });
   } finally {
     await opened.peek()?.close();
   }

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { eventually } from '@headwater/testing';
 import { formatLsn } from '../../../cdc/src/lsn.js';
+import { readPosition } from '../../../cdc/src/position.js';
 import { brokers, Source } from '../../../cdc/src/source.testing.js';
 import { Configs, Headwater, headwater } from '../cli.testing.js';
 import type { CaptureStats } from './capture-stats.js';
@@ -103,6 +104,68 @@ describe('headwater capture', () => {
     for (const line of err.split('\n')) expect(JSON.parse(line)).toMatchObject({ level: expect.any(String) });
   });
 
+  it('C105 leaves nothing of a dropped capture but its records, says so the second time, and refuses while it runs', async () => {
+    const file = config();
+    const one = run('capture', '--config', file, '--stats');
+    await streams(one);
+    await source.sql.query(`INSERT INTO a VALUES (1, 'x')`);
+    await source.seenIn(topic('a'), 1);
+    const { pid } = (await source.slotFacts())!;
+    expect(await headwater('drop', '--config', file)).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(new RegExp(`CDC_SLOT_BUSY.*pid ${pid}.*Nothing was removed. Stop its capture`)),
+    });
+    await one.kill('SIGTERM');
+    const remains = async () => [
+      (await source.slotFacts()) !== undefined,
+      (await source.sql.query('SELECT 1 FROM pg_publication')).rowCount,
+      (await source.log.admin.partitionCounts([source.positionTopic])).size,
+    ];
+    expect(await remains()).toEqual([true, 1, 1]);
+    const dry = await headwater('drop', '--config', file, '--dry-run', '--json');
+    expect(JSON.parse(dry.out)).toMatchObject({ capture: source.name, would: ['slot', 'publication', 'position'] });
+    expect(await remains()).toEqual([true, 1, 1]);
+    const first = await headwater('drop', '--config', file);
+    expect(first).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/removed slot, publication, position\. Its topics are kept/),
+    });
+    expect(await remains()).toEqual([false, 0, 0]);
+    expect(await source.seenIn(topic('a'), 1)).toHaveLength(1);
+    const second = await headwater('drop', '--config', file, '--yes');
+    expect(second).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/there is no slot, publication or position any more/),
+    });
+  });
+
+  it('C105 takes back only its own position where captures share a topic', async () => {
+    const shared = `${source.name}.positions`;
+    const entry = (table: string) => ({
+      name: `${source.name}_${table}`,
+      tables: [`public.${table}`],
+      topics: { prefix: `${source.name}.${table}`, partitions: 1 },
+      positionTopic: shared,
+    });
+    const common = { name: undefined, tables: undefined, topics: undefined };
+    const both = run('capture', '--config', config({ ...common, captures: [entry('a'), entry('b')] }), '--stats');
+    await eventually(() => {
+      const states = both
+        .lines<CaptureStats>()
+        .slice(-2)
+        .map(({ state }) => state);
+      expect([states, both.err]).toEqual([['streaming', 'streaming'], both.err]);
+    });
+    await both.kill('SIGTERM');
+    expect((await headwater('drop', '--config', config({ ...common, captures: [entry('a')] }))).code).toBe(0);
+    expect(await readPosition(source.log, shared, `${source.name}_a`)).toBeUndefined();
+    expect(await readPosition(source.log, shared, `${source.name}_b`)).toMatchObject({ phase: 'streaming' });
+    const again = run('capture', '--config', config({ ...common, captures: [entry('b')] }), '--stats');
+    await streams(again);
+    await source.sql.query(`INSERT INTO b VALUES (1, 'x')`);
+    expect(await source.seenIn(`${source.name}.b.public.b`, 1)).toHaveLength(1);
+  });
+
   it('runs several captures in one process, each told by its name', async () => {
     const entry = (table: string) => ({
       name: `${source.name}_${table}`,
@@ -145,7 +208,7 @@ describe('headwater capture', () => {
     });
   });
 
-  it('loads no Nest and starts within a second of its own', async () => {
+  it('loads no Nest', async () => {
     const trace = `data:text/javascript,${encodeURIComponent(
       `import { register } from 'node:module';
        register('data:text/javascript,' + encodeURIComponent('export async function resolve(s, c, n) { const r = await n(s, c); if (r.url.includes("@nestjs")) console.error("LOADED " + r.url); return r; }'));`,

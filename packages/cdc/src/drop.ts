@@ -1,0 +1,138 @@
+import type { Log } from '@headwater/core';
+import type { Client } from 'pg';
+import { resolveOptions } from './capture.options.js';
+import type { CaptureOptions, ResolvedOptions } from './capture.options.js';
+import { CaptureError } from './cdc.errors.js';
+import { readRecords } from './position.js';
+import { openSession, quoteName, textRows } from './postgres-session.js';
+import { notCommitted } from './publish.js';
+
+/** What a capture keeps besides the records it has published. */
+export interface CaptureRemains {
+  readonly slot: boolean;
+  readonly publication: boolean;
+  /** Anything that it has written into its position topic. */
+  readonly position: boolean;
+}
+
+export type DropOptions = Pick<
+  CaptureOptions,
+  'name' | 'connectionString' | 'log' | 'slot' | 'publication' | 'positionTopic' | 'transactionalId'
+>;
+
+/** What `dropCapture` would remove now. Rejects with CDC_SLOT_BUSY while the slot has a reader. Changes nothing. */
+export async function captureRemains(options: DropOptions): Promise<CaptureRemains> {
+  return withSession(options, (resolved, sql) => look(resolved, sql));
+}
+
+/**
+ * Removes slot, publication and position of a capture that does not run, and resolves with what was there. The records it has published stay. The
+ * slot goes first and the position last: after a crash in between a start is refused (CDC_SLOT_MISSING), and a second call removes the rest.
+ */
+export async function dropCapture(options: DropOptions): Promise<CaptureRemains> {
+  return withSession(options, async (resolved, sql) => {
+    const remains = await look(resolved, sql);
+    if (remains.slot) await dropSlot(sql, resolved.slot);
+    if (remains.publication) await sql.query(`DROP PUBLICATION IF EXISTS ${quoteName(resolved.publication)}`);
+    if (remains.position) await dropPosition(resolved);
+    return remains;
+  });
+}
+
+async function withSession<T>(
+  options: DropOptions,
+  work: (resolved: ResolvedOptions, sql: Client) => Promise<T>,
+): Promise<T> {
+  const resolved = resolveOptions({ tables: [], snapshot: 'never', outbox: false, ...options });
+  const sql = await openSession(resolved.connectionString, resolved.name);
+  try {
+    return await work(resolved, sql);
+  } finally {
+    await sql.end().catch(() => undefined);
+  }
+}
+
+async function look(options: ResolvedOptions, sql: Client): Promise<CaptureRemains> {
+  const [slot] = await textRows(sql, 'SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1', [
+    options.slot,
+  ]);
+  if (slot?.[0] != null) throw busy(options.slot, slot[0]);
+  const publications = await textRows(sql, 'SELECT 1 FROM pg_publication WHERE pubname = $1', [options.publication]);
+  const keys = await positionKeys(options.log, options.positionTopic, options.name);
+  return {
+    slot: slot !== undefined,
+    publication: publications.length > 0,
+    position: keys.own.length > 0 || (keys.exists && isOwnTopic(options)),
+  };
+}
+
+async function dropSlot(sql: Client, slot: string): Promise<void> {
+  try {
+    await sql.query('SELECT pg_drop_replication_slot($1)', [slot]);
+  } catch (error) {
+    const { code } = error as { code?: unknown };
+    // Gone since it was looked at; or taken by a capture that was started since.
+    if (code === '42704') return;
+    if (code === '55006') throw busy(slot, 'unknown', error);
+    throw error;
+  }
+}
+
+function busy(slot: string, pid: string, cause?: unknown): CaptureError {
+  return new CaptureError(
+    'CDC_SLOT_BUSY',
+    `slot "${slot}" is active: pid ${pid} of PostgreSQL reads from it. Nothing was removed. Stop its capture, then type the same again.`,
+    { slot, pid },
+    cause,
+  );
+}
+
+/** A topic that capture made for this name alone is deleted; in any other only what this capture wrote is taken back. */
+async function dropPosition(options: ResolvedOptions): Promise<void> {
+  const { log, name, positionTopic, transactionalId } = options;
+  const writer = log.writer({ transactionalId });
+  try {
+    // An instance that was cut off from the slot could otherwise still commit what it has in flight.
+    await writer.fence();
+    const { own, others } = await positionKeys(log, positionTopic, name);
+    if (isOwnTopic(options) && !others) return await log.admin.deleteTopics([positionTopic]);
+    const tombstones = own.map((key) => ({ topic: positionTopic, partition: 0, key, value: null }));
+    const outcome = await writer.transact(tombstones);
+    if (outcome.outcome !== 'committed') throw notCommitted(outcome, transactionalId);
+  } finally {
+    await writer.close();
+  }
+}
+
+const isOwnTopic = ({ name, positionTopic }: ResolvedOptions): boolean =>
+  positionTopic === resolveOptions({ ...NOTHING, name }).positionTopic;
+
+const NOTHING = {
+  connectionString: '',
+  log: undefined as unknown as Log,
+  tables: [],
+  snapshot: 'never',
+  outbox: false,
+} as const;
+
+interface PositionKeys {
+  readonly exists: boolean;
+  /** The live keys of this capture: its name, and what stands below it. */
+  readonly own: readonly Buffer[];
+  /** Whether others have written there. */
+  readonly others: boolean;
+}
+
+async function positionKeys(log: Log, topic: string, name: string): Promise<PositionKeys> {
+  if (!(await log.admin.partitionCounts([topic])).has(topic)) return { exists: false, own: [], others: false };
+  const live = new Set<string>();
+  for (const { partition, start, lastStable } of await log.admin.offsets(topic)) {
+    if (start >= lastStable) continue;
+    await readRecords(log, topic, partition, start, lastStable, ({ key, value }) => {
+      if (key !== null) live[value === null ? 'delete' : 'add'](key.toString());
+    });
+  }
+  const isOwn = (key: string) => key === name || key.startsWith(`${name}/`);
+  const own = [...live].filter(isOwn).map((key) => Buffer.from(key));
+  return { exists: true, own, others: [...live].some((key) => !isOwn(key)) };
+}

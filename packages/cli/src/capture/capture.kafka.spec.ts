@@ -1,10 +1,15 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import { eventually } from '@headwater/testing';
+import { kafkaLog } from '@headwater/kafka';
+import { eventually, faultProxy } from '@headwater/testing';
 import { formatLsn } from '../../../cdc/src/lsn.js';
 import { readPosition } from '../../../cdc/src/position.js';
 import { brokers, Source } from '../../../cdc/src/source.testing.js';
 import { Configs, Headwater, headwater } from '../cli.testing.js';
+import { captureSettings } from './capture-config.js';
+import { runCaptures } from './capture-run.js';
 import type { CaptureStats } from './capture-stats.js';
+
+const END_TXN = 26;
 
 let source: Source;
 let configs: Configs;
@@ -79,6 +84,41 @@ describe('headwater capture', () => {
       Array.from({ length: written }, (_, i) => i),
     );
     expect(await second.kill('SIGINT')).toMatchObject({ code: 0 });
+  });
+
+  it('C103 commits and acknowledges a batch whose commit is in flight when it is asked to stop', async () => {
+    const [host, port] = brokers[0]!.split(':');
+    const proxy = await faultProxy({ target: { host: host!, port: Number(port) }, protocol: 'kafka' });
+    const log = kafkaLog({ brokers, connect: proxy.connect });
+    const stop = new AbortController();
+    try {
+      const file = {
+        name: source.name,
+        postgres: { connectionString: source.url },
+        kafka: { brokers },
+        tables: ['public.a'],
+      };
+      const captures = captureSettings({ path: 'file', file, kafka: () => undefined });
+      const lines: string[] = [];
+      const logger = { info: (line: string) => lines.push(line), warn: (line: string) => lines.push(line) };
+      const running = runCaptures({ captures, log, logger, signal: stop.signal });
+      await eventually(() => expect(lines).toEqual([expect.stringContaining('streaming from')]));
+      proxy.decide = ({ apiKey }) => (apiKey === END_TXN ? { at: 'request', act: 'hold' } : undefined);
+      await source.sql.query(`INSERT INTO a VALUES (1, 'x')`);
+      await proxy.strikes(1);
+      stop.abort();
+      proxy.decide = () => undefined;
+      await proxy.release();
+      await running;
+      expect((await source.slotFacts())!.pid).toBeNull();
+      const position = await source.lastPosition();
+      expect((await source.slotFacts())!.confirmed).toBe(formatLsn(position.endLsn));
+      expect(await source.seenIn(`${source.name}.public.a`, 1)).toHaveLength(1);
+    } finally {
+      stop.abort();
+      await log.close();
+      await proxy.close();
+    }
   });
 
   it('tells once a second how it is, as JSON on stdout and nothing else', async () => {

@@ -37,7 +37,8 @@ export interface CaptureOptions {
   /** Default `headwater_<name>`; made and altered to publish exactly `tables`. */
   readonly publication?: string;
   /**
-   * `initial`: a snapshot when there is no position yet. `never`: changes from now on. `only`: a snapshot and no stream.
+   * `initial`: a snapshot when there is no position yet, and of every table that is added later. `never`: changes from now on. `only`: a
+   * snapshot, and the changes while it is taken; then slot and publication are dropped.
    * `when-needed`: as `initial`, and again whenever slot and position no longer fit, instead of a refusal.
    */
   readonly snapshot: 'initial' | 'never' | 'only' | 'when-needed';
@@ -53,8 +54,10 @@ export interface CaptureOptions {
   readonly maxBatchBytes?: number;
   /** Default 10,000. */
   readonly maxBatchRows?: number;
-  /** Rows read at once by a snapshot. Default 5,000. */
+  /** Rows a snapshot reads at once; fewer when they are wide. Default 10,000. */
   readonly snapshotChunkRows?: number;
+  /** Sessions in which snapshots read, tables and stretches of large tables at the same time. Default 2. */
+  readonly snapshotWorkers?: number;
   /** Bytes received and not yet published at which the socket is paused. Default 16 MiB. */
   readonly maxQueuedBytes?: number;
   /** Silence from the server that counts as loss. Default 30,000. */
@@ -70,7 +73,8 @@ export const CAPTURE_DEFAULTS = {
   transactionTimeoutMs: 60_000,
   maxBatchBytes: 4 * 1024 * 1024,
   maxBatchRows: 10_000,
-  snapshotChunkRows: 5_000,
+  snapshotChunkRows: 10_000,
+  snapshotWorkers: 2,
   maxQueuedBytes: 16 * 1024 * 1024,
   inboundTimeoutMs: 30_000,
   onError: () => {},

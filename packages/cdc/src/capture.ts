@@ -1,12 +1,18 @@
 import { errorMessage } from '@headwater/core';
 import { resolveOptions } from './capture.options.js';
 import type { CaptureOptions, ResolvedOptions } from './capture.options.js';
-import { formatLsn } from './lsn.js';
+import { CaptureError } from './cdc.errors.js';
+import { formatLsn, ZERO_LSN } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import type { MachineState } from './machine-states.js';
 import type { Position } from './position.js';
 import { postgresSource } from './postgres-source.js';
 import { CaptureRunner } from './runner.js';
+import { unknownProgress } from './snapshot/progress.js';
+import type { SnapshotProgress } from './snapshot/progress.js';
+import { sendSignal, snapshotSignal } from './snapshot/send-signal.js';
+import type { SnapshotRequest } from './snapshot/send-signal.js';
+import type { Signal } from './snapshot/signals.js';
 import type { CapturePorts } from './runner.js';
 
 export type CaptureState =
@@ -22,9 +28,14 @@ export interface CaptureStatus {
   readonly reconnects: number;
   /** WAL between the last committed position and what the server had written when it was last asked. */
   readonly lagBytes: number | undefined;
+  /** Snapshots that are unfinished. */
+  readonly snapshots: readonly SnapshotProgress[];
   readonly ignoredMessages: number;
   readonly lastError: string | undefined;
 }
+
+/** How often a request looks whether its place in the WAL is durable. */
+const SIGNAL_POLL_MS = 10;
 
 /**
  * Captures tables and outbox messages of one database into a log, exactly once: what is committed in Postgres is seen once by a
@@ -54,7 +65,10 @@ export class Capture {
     this.#runner = this.#run({ source: postgresSource(this.#options), random: Math.random, ...ports });
   }
 
-  /** Resolves when capture streams, waits for its slot, or has finished; rejects with the refusal. May be called twice. */
+  /**
+   * Resolves when capture streams and every snapshot that it needs is published, waits for its slot, or has finished; rejects with the refusal. May be
+   * called twice.
+   */
   start(): Promise<void> {
     this.#runner.tell({ name: 'start' });
     return this.#started;
@@ -66,11 +80,60 @@ export class Capture {
     await this.finished.catch(() => {});
   }
 
+  /**
+   * Takes a snapshot of tables while changes are streamed: whole, or the rows that fulfil a condition. Resolves when it is durable that it will be
+   * taken, across restarts; `status().snapshots` tells how far it is. An `id` that is unfinished already changes nothing.
+   */
+  async snapshot(wanted: SnapshotRequest): Promise<string> {
+    const known = new Set(this.#options.tables.map(({ table }) => table));
+    const unknown = wanted.tables.filter((table) => !known.has(table));
+    if (unknown.length > 0) {
+      const message = `${unknown.join(', ')}: not captured by "${this.#options.name}", so that there is no topic for it. Add it to tables.`;
+      throw new CaptureError('CDC_TABLES_INVALID', message, { faults: unknown });
+    }
+    const signal = snapshotSignal(wanted);
+    await this.#signal(signal);
+    return signal.id;
+  }
+
+  /** Rows that are read and not published are given up; the stream goes on. Resolves when that is durable, as all signals do. */
+  pauseSnapshot(id: string): Promise<void> {
+    return this.#signal({ signal: 'pause', id });
+  }
+
+  /** Goes on behind the last row that was published. */
+  resumeSnapshot(id: string): Promise<void> {
+    return this.#signal({ signal: 'resume', id });
+  }
+
+  /** What is published stays; nothing more of the snapshot is. */
+  stopSnapshot(id: string): Promise<void> {
+    return this.#signal({ signal: 'stop', id });
+  }
+
+  async #signal(signal: Signal): Promise<void> {
+    const lsn = await sendSignal(this.#options, signal);
+    let over = false;
+    void this.finished.finally(() => (over = true)).catch(() => {});
+    while (!over && (this.#position?.endLsn ?? ZERO_LSN) < lsn) await this.#options.clock.wait(SIGNAL_POLL_MS);
+  }
+
+  #streamsOrWaits(): void {
+    const { name } = this.#runner.state;
+    const whole = !this.#snapshots.some(({ cause, state }) => cause === 'needed' && state !== 'paused');
+    if (name === 'waiting' || (name === 'streaming' && whole)) this.#ready.resolve();
+  }
+
+  get #snapshots(): readonly SnapshotProgress[] {
+    const live = this.#runner.snapshots;
+    return (this.#position?.snapshots ?? []).map((id) => live.find((of) => of.id === id) ?? unknownProgress(id));
+  }
+
   status(): CaptureStatus {
     const position = this.#position;
     const { state } = this.#runner;
     return {
-      state: publicState(state),
+      state: publicState(state, this.#snapshots),
       endLsn: position && formatLsn(position.endLsn),
       commitLsn: position && formatLsn(position.commitLsn),
       rows: this.#rows,
@@ -78,6 +141,7 @@ export class Capture {
       reconnects: state.tally.reconnects,
       lagBytes:
         position && this.#walLsn !== undefined ? Math.max(0, Number(this.#walLsn - position.endLsn)) : undefined,
+      snapshots: this.#snapshots,
       ignoredMessages: this.#ignored,
       lastError: this.#lastError,
     };
@@ -86,7 +150,7 @@ export class Capture {
   #run(ports: CapturePorts): CaptureRunner {
     const { logger, name, onError } = this.#options;
     return new CaptureRunner(this.#options, ports, {
-      ready: () => this.#ready.resolve(),
+      ready: () => this.#streamsOrWaits(),
       ended: (error) => {
         if (error === undefined) {
           this.#ready.resolve();
@@ -105,10 +169,10 @@ export class Capture {
       },
       published: ({ position, rows, transactions }) => {
         this.#position = position;
+        this.#streamsOrWaits();
         this.#rows += rows;
         this.#transactions += transactions;
       },
-      snapshotRows: (count) => (this.#rows += count),
       ignored: (error) => {
         this.#ignored += 1;
         if (error !== undefined) logger.warn(`capture ${name}: ignored: ${error.message}`);
@@ -119,20 +183,18 @@ export class Capture {
 }
 
 /** What an operator wants to know of the state: where it is going, not by which steps. */
-function publicState(state: MachineState): CaptureState {
+function publicState(state: MachineState, snapshots: readonly SnapshotProgress[]): CaptureState {
   switch (state.name) {
     case 'idle':
     case 'waiting':
     case 'stopped':
     case 'halted':
-    case 'streaming':
       return state.name;
+    case 'streaming':
     case 'draining':
-      return 'streaming';
+      return snapshots.some(({ cause }) => cause === 'needed') ? 'snapshot' : 'streaming';
     case 'retrying':
       return 'reconnecting';
-    case 'preparing':
-      return state.steps[0] === 'rows' ? 'snapshot' : 'starting';
     case 'closing':
       if (state.after.do === 'wait') return 'waiting';
       if (state.after.do === 'retry') return 'reconnecting';

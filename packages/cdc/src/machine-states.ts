@@ -1,6 +1,7 @@
 import type { ResolvedOptions } from './capture.options.js';
 import type { Lsn } from './lsn.js';
 import type { Position } from './position.js';
+import type { SnapshotState } from './snapshot/snapshot-state.js';
 import type { ServerFacts } from './verify-slot.js';
 
 /** What the machine has to know of the options. */
@@ -20,12 +21,6 @@ export type After =
   | { readonly do: 'retry' }
   | { readonly do: 'halt'; readonly error: unknown };
 
-/** How far the snapshots are that run beside the stream. */
-export interface SnapshotProgress {
-  readonly rows: number;
-  readonly tablesLeft: number;
-}
-
 /** What `surveyed` brings: the server first, then the position, so that the position is never the older one. */
 export interface Survey {
   readonly server: ServerFacts;
@@ -33,21 +28,22 @@ export interface Survey {
   readonly keys: Position['keys'];
 }
 
-/** A slot that was just made, or for a snapshot without slot the place in the WAL it stands for. */
+/** A slot that was just made: everything committed in the WAL before `lsn` was visible then. */
 export interface MadeSlot {
   readonly lsn: Lsn;
-  readonly exported: string | undefined;
 }
 
 /** What is made before a stream, or the next look, is right: the plan, and what of it is still to be done, the present step first. */
 export interface Preparation extends Survey {
-  readonly plan: 'resume' | 'adopt' | 'create' | 'snapshot' | 'only';
+  readonly plan: 'resume' | 'adopt' | 'create' | 'snapshot' | 'finish';
   readonly steps: readonly PrepareStep[];
   readonly publication: number;
   readonly slot: MadeSlot | undefined;
+  /** Begins with the position that is written. */
+  readonly begins: SnapshotState | undefined;
 }
 
-export type PrepareStep = 'publication' | 'mark' | 'drop' | 'create' | 'place' | 'rows' | 'position';
+export type PrepareStep = 'publication' | 'mark' | 'drop' | 'unpublish' | 'create' | 'position' | 'done';
 
 interface States {
   readonly idle: unknown;
@@ -60,10 +56,10 @@ interface States {
   readonly acquiring: unknown;
   readonly fencing: { readonly hold: 'lock' | 'slot' };
   readonly preparing: Preparation;
-  /** Snapshots run beside the stream; undefined: none does. */
-  readonly streaming: { readonly snapshot: SnapshotProgress | undefined };
+  /** Snapshots run beside the stream, and are none of the machine's business until the last one is over. */
+  readonly streaming: unknown;
   /** Publishes what was received in whole transactions. */
-  readonly draining: unknown;
+  readonly draining: { readonly next: 'stop' | 'again' };
   readonly closing: { readonly after: After };
   /** Another connection has the slot or the lock. */
   readonly waiting: unknown;
@@ -89,7 +85,8 @@ interface Events {
   readonly prepared: { readonly publication?: number; readonly slot?: MadeSlot };
   /** Whole transactions were published. */
   readonly progressed: unknown;
-  readonly snapshotMoved: { readonly progress: SnapshotProgress | undefined };
+  /** No snapshot is unfinished any more, and the position says so. */
+  readonly snapshotsOver: unknown;
   /** The stream has ended, as it was asked to. */
   readonly drained: unknown;
   readonly failed: { readonly error: unknown };
@@ -107,11 +104,10 @@ export type Effect =
   | { readonly do: 'connect' | 'survey' | 'lock' | 'fence' }
   /** Streams from the slot. `confirmed`: all that may be acknowledged before the position is read again. */
   | { readonly do: 'acquire'; readonly confirmed: Lsn }
-  | { readonly do: 'publication' | 'drop-slot' | 'create-slot' | 'read-place' }
-  | { readonly do: 'write'; readonly position: Position }
-  /** Publishes all rows; `finished` is committed with the last of them. */
-  | { readonly do: 'snapshot'; readonly from: MadeSlot; readonly finished: Position }
-  /** Publishes from the stream: `progressed` any number of times, then `drained` or `failed`. */
+  | { readonly do: 'publication' | 'drop-slot' | 'drop-publication' | 'create-slot' }
+  /** With the position, the snapshot that begins at it. */
+  | { readonly do: 'write'; readonly position: Position; readonly begins?: SnapshotState | undefined }
+  /** Publishes from the stream, and the snapshots beside it: `progressed` and `snapshotsOver` any number of times, then `drained` or `failed`. */
   | { readonly do: 'stream'; readonly position: Position }
   /** Ends `stream` with what is complete. Not answered by itself. */
   | { readonly do: 'drain' }

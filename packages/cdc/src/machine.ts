@@ -54,7 +54,7 @@ const EVENTS = {
   fenced: never,
   prepared: never,
   progressed: never,
-  snapshotMoved: never,
+  snapshotsOver: never,
   drained: never,
   failed: never,
   disconnected: never,
@@ -81,18 +81,20 @@ const TABLE: { readonly [S in StateName]: { readonly [E in EventName]: Handler<S
   preparing: { ...ASKING, prepared },
   streaming: {
     ...ASKING,
-    stop: ({ tally }) => to({ name: 'draining', tally }, { do: 'drain' }),
+    stop: ({ tally }) => to({ name: 'draining', tally, next: 'stop' }, { do: 'drain' }),
     progressed: (state) => to({ ...state, tally: { ...state.tally, failures: 0, waits: 0 } }),
-    snapshotMoved: (state, { progress }) => to({ ...state, snapshot: progress }),
+    snapshotsOver: (state, _, { snapshot }) =>
+      snapshot === 'only' ? to({ ...state, name: 'draining', next: 'again' }, { do: 'drain' }) : to(state),
     failed: lost,
   },
   draining: {
     ...OVER,
+    stop: (state) => to({ ...state, next: 'stop' }),
     progressed: ignore,
-    snapshotMoved: ignore,
-    drained: (state) => close(state, { do: 'stop' }),
+    snapshotsOver: ignore,
+    drained: (state) => close(state, { do: state.next }),
     // What is not published now comes again at the next start.
-    failed: (state, { error }) => (isFatal(error) ? halt(state, error) : close(state, { do: 'stop' })),
+    failed: (state, { error }) => (isFatal(error) ? halt(state, error) : close(state, { do: state.next })),
   },
   // Answers to what was asked before may still come, all of them before `disconnected`.
   closing: {
@@ -105,7 +107,7 @@ const TABLE: { readonly [S in StateName]: { readonly [E in EventName]: Handler<S
     fenced: ignore,
     prepared: ignore,
     progressed: ignore,
-    snapshotMoved: ignore,
+    snapshotsOver: ignore,
     drained: ignore,
     failed: ignore,
     disconnected,
@@ -189,7 +191,7 @@ function prepared(state: StateOf<'preparing'>, event: EventOf<'prepared'>, optio
   const position = streamedFrom(state);
   const message = `capture ${options.name}: streaming from ${formatLsn(position.endLsn)}`;
   const effects: Effect[] = [{ do: 'log', level: 'info', message }, { do: 'ready' }, { do: 'stream', position }];
-  return to({ name: 'streaming', tally: { ...state.tally, waits: 0 }, snapshot: undefined }, ...effects);
+  return to({ name: 'streaming', tally: { ...state.tally, waits: 0 } }, ...effects);
 }
 
 /** S6: halts on what a repetition cannot mend, waits for who has the slot, and tries everything else again. */

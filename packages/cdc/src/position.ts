@@ -20,6 +20,10 @@ export interface Position {
   readonly xid: number;
   /** Key columns by table, so that a topic never holds keys of two shapes. */
   readonly keys: Readonly<Record<string, readonly string[]>>;
+  /** Snapshots that are unfinished: each has records of its own beside this one. */
+  readonly snapshots: readonly string[];
+  /** Signs signals, hex. Absent until capture has streamed once. */
+  readonly signalKey?: string;
 }
 
 export function positionRecord(topic: string, name: string, position: Position): OutRecord {
@@ -31,10 +35,12 @@ export function positionRecord(topic: string, name: string, position: Position):
 export function parsePosition(bytes: Buffer): Position {
   try {
     const raw = JSON.parse(bytes.toString()) as Omit<Position, 'commitLsn' | 'endLsn'> & Record<string, string>;
-    const { phase, systemId, timeline, slot, publication, xid, keys } = raw;
+    const { phase, systemId, timeline, slot, publication, xid, keys, signalKey } = raw;
     if (!['snapshot', 'streaming', 'done'].includes(phase)) throw new RangeError(`unknown phase ${phase}`);
     const lsns = { commitLsn: parseLsn(String(raw['commitLsn'])), endLsn: parseLsn(String(raw['endLsn'])) };
-    return { phase, systemId, timeline, slot, publication, xid, keys, ...lsns };
+    // A position of an older release knows neither.
+    const snapshots = raw.snapshots ?? [];
+    return { phase, systemId, timeline, slot, publication, xid, keys, snapshots, signalKey, ...lsns };
   } catch (error) {
     throw new CaptureError(
       'CDC_POSITION_INVALID',

@@ -1,22 +1,21 @@
 import type { Client } from 'pg';
 import type { AckPolicy } from './ack-policy.js';
 import type { ResolvedOptions } from './capture.options.js';
-import type { CatalogTable } from './catalog.js';
-import { parseLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import type { MadeSlot } from './machine-states.js';
-import type { Tuple } from './pgoutput.js';
-import { openReplicationSession, openSession, quoteName, quoteText, textRows } from './postgres-session.js';
+import { openReplicationSession, openSession, textRows } from './postgres-session.js';
 import { ReplicationStream } from './replication-stream.js';
 import {
   checkServer,
   createSlot,
+  dropPublicationIfExists,
   dropSlotIfExists,
   ensurePublication,
   readServer,
   readTimelineSwitch,
 } from './server.js';
-import type { SnapshotReader } from './snapshot.js';
+import type { SnapshotSource } from './snapshot/snapshot-source.js';
+import { SourceSession } from './snapshot/source-session.js';
 import type { Source, SourceConnection, SourceStream } from './source.js';
 import { SourceTables } from './source-tables.js';
 import type { ServerFacts } from './verify-slot.js';
@@ -69,27 +68,27 @@ class PostgresConnection implements SourceConnection {
     return dropSlotIfExists(this.sql, this.options.slot);
   }
 
+  dropPublication(): Promise<void> {
+    return dropPublicationIfExists(this.sql, this.options.publication);
+  }
+
   createSlot(): Promise<MadeSlot> {
     return createSlot(this.replication, this.options.slot);
   }
 
-  async place(): Promise<MadeSlot> {
-    const [row] = await textRows(this.sql, 'SELECT pg_current_wal_lsn()');
-    return { lsn: parseLsn(row![0]!), exported: undefined };
-  }
-
-  async snapshot({ exported }: MadeSlot): Promise<SnapshotReader> {
-    const { sql } = this;
-    await sql.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
-    if (exported !== undefined) await sql.query(`SET TRANSACTION SNAPSHOT ${quoteText(exported)}`);
-    return {
-      chunks: (table, rows) => chunks(sql, table, rows),
-      end: async () => void (await sql.query('ROLLBACK')),
-    };
+  async snapshotSource(): Promise<SnapshotSource> {
+    const { connectionString, name, publication } = this.options;
+    const session = await openSession(connectionString, name);
+    try {
+      return await SourceSession.on(session, publication);
+    } catch (error) {
+      await end(session);
+      throw error;
+    }
   }
 
   async stream(ack: AckPolicy): Promise<SourceStream> {
-    const stream = new ReplicationStream({ ...this.options, messages: this.options.outbox }, ack);
+    const stream = new ReplicationStream(this.options, ack);
     await stream.start();
     return stream;
   }
@@ -97,18 +96,6 @@ class PostgresConnection implements SourceConnection {
   async close(): Promise<void> {
     await Promise.all([this.sql, this.replication].map(end));
   }
-}
-
-async function* chunks(sql: Client, table: CatalogTable, rows: number): AsyncIterable<readonly Tuple[]> {
-  const columns = table.columns.map((column) => quoteName(column.name)).join(', ');
-  const from = `${table.partitioned ? '' : 'ONLY '}${table.sqlName}`;
-  await sql.query(`DECLARE headwater_snapshot NO SCROLL CURSOR FOR SELECT ${columns} FROM ${from}`);
-  for (;;) {
-    const chunk = await textRows(sql, `FETCH ${rows} FROM headwater_snapshot`);
-    if (chunk.length === 0) break;
-    yield chunk;
-  }
-  await sql.query('CLOSE headwater_snapshot');
 }
 
 async function end(session: Client): Promise<void> {

@@ -1,5 +1,5 @@
 import type { ResumePlan } from './verify-slot.js';
-import { ZERO_LSN } from './lsn.js';
+import { formatLsn, ZERO_LSN } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import type {
   Effect,
@@ -13,6 +13,8 @@ import type {
   Transition,
 } from './machine-states.js';
 import type { Position } from './position.js';
+import { addedAt, INITIAL, newSnapshot } from './snapshot/snapshot-state.js';
+import type { SnapshotState } from './snapshot/snapshot-state.js';
 
 /**
  * What each plan makes, in its order. S3: the mark stands before the slot is dropped, and a slot before its position, so that after a crash
@@ -22,24 +24,27 @@ const STEPS: Readonly<Record<Preparation['plan'], readonly PrepareStep[]>> = {
   resume: ['publication'],
   adopt: ['publication', 'position'],
   create: ['publication', 'create', 'position'],
-  snapshot: ['publication', 'mark', 'drop', 'create', 'rows'],
-  only: ['mark', 'place', 'rows'],
+  snapshot: ['publication', 'mark', 'drop', 'create', 'position'],
+  finish: ['drop', 'unpublish', 'done'],
 };
 
 type Made = Exclude<ResumePlan, { readonly kind: 'refused' | 'busy' | 'finished' }>;
 
 /** Begins what the plan asks for. */
 export function prepare(options: MachineOptions, tally: Tally, survey: Survey, made: Made): Transition {
-  const plan = made.kind === 'snapshot' && options.snapshot === 'only' ? 'only' : made.kind;
+  const plan = made.kind;
   const { server, position, keys } = survey;
+  const begins = snapshotOf(made, survey);
   const preparation: Preparation = {
     plan,
-    steps: STEPS[plan],
+    // A table that is new is not in the position before its snapshot is.
+    steps: plan === 'resume' && begins !== undefined ? [...STEPS[plan], 'position'] : STEPS[plan],
     server,
     position,
     keys,
     publication: 0,
     slot: undefined,
+    begins,
   };
   const state: StateOf<'preparing'> = { name: 'preparing', tally, ...preparation };
   const because = made.kind === 'snapshot' ? made.because : undefined;
@@ -64,12 +69,21 @@ export function prepareNext(
 }
 
 /** The position a prepared stream goes on from. */
-export function streamedFrom({ position, server, keys }: Preparation): Position {
-  return { ...position!, timeline: server.timeline, keys };
+export function streamedFrom({ position, server, keys, begins }: Preparation): Position {
+  const snapshots = [...position!.snapshots, ...(begins === undefined ? [] : [begins.id])];
+  return { ...position!, timeline: server.timeline, keys, snapshots };
+}
+
+/** The snapshot that a plan begins: of all tables, or of those that the position does not know. */
+function snapshotOf(made: Made, { position, keys }: Survey): SnapshotState | undefined {
+  if (made.kind === 'snapshot')
+    return Object.keys(keys).length === 0 ? undefined : newSnapshot(INITIAL, Object.keys(keys));
+  if (made.kind !== 'resume' || made.added.length === 0) return undefined;
+  return newSnapshot(addedAt(formatLsn(position!.endLsn)), made.added);
 }
 
 function effectOf(options: MachineOptions, state: Preparation): Effect {
-  const from = state.slot ?? { lsn: state.server.slot?.confirmedFlushLsn ?? ZERO_LSN, exported: undefined };
+  const { begins } = state;
   switch (state.steps[0]!) {
     case 'publication':
       return { do: 'publication' };
@@ -79,21 +93,23 @@ function effectOf(options: MachineOptions, state: Preparation): Effect {
       return { do: 'drop-slot' };
     case 'create':
       return { do: 'create-slot' };
-    case 'place':
-      return { do: 'read-place' };
-    case 'position':
-      return { do: 'write', position: first(options, state, 'streaming', from.lsn) };
-    case 'rows': {
-      const phase = state.plan === 'only' ? 'done' : 'streaming';
-      return { do: 'snapshot', from, finished: first(options, state, phase, from.lsn) };
+    case 'unpublish':
+      return { do: 'drop-publication' };
+    case 'position': {
+      if (state.plan === 'resume') return { do: 'write', position: streamedFrom(state), begins };
+      const from = state.slot?.lsn ?? state.server.slot?.confirmedFlushLsn ?? ZERO_LSN;
+      return { do: 'write', position: first(options, state, 'streaming', from), begins };
     }
+    case 'done':
+      return { do: 'write', position: { ...state.position!, phase: 'done' } };
   }
 }
 
 function first(options: MachineOptions, state: Preparation, phase: Position['phase'], endLsn: Lsn): Position {
-  const { server, publication, keys } = state;
+  const { server, publication, keys, begins } = state;
+  const snapshots = phase === 'streaming' && begins !== undefined ? [begins.id] : [];
   const { systemId, timeline } = server;
   // Not endLsn: the next commit record may begin exactly there.
   const commitLsn = ZERO_LSN;
-  return { phase, systemId, timeline, slot: options.slot, publication, commitLsn, endLsn, xid: 0, keys };
+  return { phase, systemId, timeline, slot: options.slot, publication, commitLsn, endLsn, xid: 0, keys, snapshots };
 }

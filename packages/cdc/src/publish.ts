@@ -32,7 +32,9 @@ export class Publisher implements Omit<Sink, 'ignored'> {
   #bytes = 0;
   #completeRecords = 0;
   #transactions = 0;
-  #progress: Progress | undefined;
+  #progress: Required<Omit<Progress, 'states'>> | undefined;
+  /** The last of each key is enough: they become durable together. */
+  #states = new Map<string, OutRecord>();
   #spilled: LogTransaction | undefined;
   #spilledRows = 0;
   #inFlight: Promise<void> | undefined;
@@ -58,17 +60,24 @@ export class Publisher implements Omit<Sink, 'ignored'> {
       commitLsn: maxLsn(progress.commitLsn, this.#commitLsn),
       endLsn: maxLsn(progress.endLsn, this.endLsn),
       xid: progress.xid,
+      snapshots: progress.snapshots ?? this.#snapshots,
     };
+    for (const state of progress.states ?? []) this.#states.set(String(state.key), state);
   }
 
   /** The server has read the WAL up to here and no transaction is open. */
   reached(endLsn: Progress['endLsn']): void {
     if (endLsn <= this.endLsn) return;
-    this.#progress = { commitLsn: this.#commitLsn, endLsn, xid: this.#progress?.xid ?? this.position.xid };
+    const xid = this.#progress?.xid ?? this.position.xid;
+    this.#progress = { commitLsn: this.#commitLsn, endLsn, xid, snapshots: this.#snapshots };
   }
 
   get endLsn(): Progress['endLsn'] {
     return this.#progress?.endLsn ?? this.position.endLsn;
+  }
+
+  get #snapshots(): readonly string[] {
+    return this.#progress?.snapshots ?? this.position.snapshots;
   }
 
   get #commitLsn(): Progress['commitLsn'] {
@@ -142,13 +151,15 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     const records = this.#take(this.#completeRecords);
     const rows = records.length + this.#spilledRows;
     const spilled = this.#spilled;
+    const states = [...this.#states.values()];
+    this.#states.clear();
     this.#transactions = 0;
     this.#spilledRows = 0;
     this.#spilled = undefined;
     this.#progress = undefined;
     // What arrives while this is in flight builds on the position that will be committed.
     this.position = position;
-    records.push(positionRecord(this.options.positionTopic, this.options.name, position));
+    records.push(...states, positionRecord(this.options.positionTopic, this.options.name, position));
     const outcome = spilled === undefined ? await this.writer.transact(records) : await finish(spilled, records);
     if (outcome.outcome !== 'committed') throw notCommitted(outcome, this.writer.transactionalId);
     this.onPublished({ position, rows, transactions });

@@ -9,6 +9,7 @@ import type { Position } from './position.js';
 import { Publisher } from './publish.js';
 import type { Published } from './publish.js';
 import type { StreamItem, WalStream } from './replication-stream.js';
+import type { SnapshotWindow } from './snapshot-window.js';
 import type { SourceTables } from './source-tables.js';
 import { TransactionAssembler } from './transaction-assembler.js';
 
@@ -19,6 +20,7 @@ export interface Pump {
   readonly tables: SourceTables;
   readonly options: ResolvedOptions;
   readonly position: Position;
+  readonly window: SnapshotWindow;
   readonly signal: AbortSignal;
   readonly onPublished: (published: Published) => void;
   readonly onIgnored: (error: CaptureError | undefined) => void;
@@ -51,6 +53,8 @@ export async function pump(run: Pump): Promise<void> {
     },
     run.tables,
     run.position.commitLsn,
+    run.window,
+    run.options.outbox,
     run.tables.messages,
   );
   const onStop = () => stream.wake();

@@ -15,7 +15,6 @@ export interface StreamOptions {
   readonly name: string;
   readonly slot: string;
   readonly publication: string;
-  readonly messages: boolean;
   readonly maxQueuedBytes: number;
   readonly inboundTimeoutMs: number;
   readonly clock: Clock;
@@ -215,9 +214,9 @@ class RawPgoutput {
   }
 
   async start(client: Client, slot: string, lsn: string): Promise<unknown> {
-    const { publication, messages } = this.options;
+    const { publication } = this.options;
     return client.query(
-      `START_REPLICATION SLOT ${quoteName(slot)} LOGICAL ${lsn} (proto_version '1', publication_names ${quoteText(quoteName(publication))}${messages ? `, messages 'true'` : ''})`,
+      `START_REPLICATION SLOT ${quoteName(slot)} LOGICAL ${lsn} (proto_version '1', publication_names ${quoteText(quoteName(publication))}, messages 'true')`,
     );
   }
 

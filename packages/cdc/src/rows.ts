@@ -70,10 +70,22 @@ export function upsert(
   source: SourceHeaders,
   seq: number,
 ): OutRecord {
-  const headers = captureHeaders(shape, op, source, seq);
+  const record = recordOf(shape, op, key, Buffer.from(rowJson(shape, row)), source, seq);
   const unchanged = unchangedColumns(shape, row);
-  if (unchanged.length > 0) headers.push(['hw_unchanged', Buffer.from(JSON.stringify(unchanged))]);
-  return { topic: shape.topic, key: Buffer.from(key), value: Buffer.from(rowJson(shape, row)), headers };
+  if (unchanged.length === 0) return record;
+  return { ...record, headers: [...record.headers!, ['hw_unchanged', Buffer.from(JSON.stringify(unchanged))]] };
+}
+
+/** A record with a value that is encoded already. */
+export function recordOf(
+  shape: TableShape,
+  op: Operation,
+  key: string,
+  value: Buffer,
+  source: SourceHeaders,
+  seq: number,
+): OutRecord {
+  return { topic: shape.topic, key: Buffer.from(key), value, headers: captureHeaders(shape, op, source, seq) };
 }
 
 export function tombstone(shape: TableShape, key: string, source: SourceHeaders, seq: number): OutRecord {

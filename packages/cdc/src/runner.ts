@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { LogWriter } from '@headwater/core';
 import { AckPolicy } from './ack-policy.js';
 import { topicsOf } from './capture.options.js';
@@ -11,7 +12,9 @@ import type { Position } from './position.js';
 import { notCommitted } from './publish.js';
 import type { Published } from './publish.js';
 import { pump } from './pump.js';
-import { publishSnapshot } from './snapshot.js';
+import { Snapshots } from './snapshot/snapshots.js';
+import { SnapshotRecords } from './snapshot/snapshot-state.js';
+import type { SnapshotProgress } from './snapshot/progress.js';
 import type { Source, SourceConnection, SourceStream } from './source.js';
 
 /** What capture stands on besides its options: all of it can be simulated. */
@@ -29,7 +32,6 @@ export interface RunnerEvents {
   reported(error: unknown): void;
   surveyed(position: Position | undefined): void;
   published(published: Published): void;
-  snapshotRows(count: number): void;
   ignored(error: CaptureError | undefined): void;
   wal(lsn: Lsn): void;
 }
@@ -43,6 +45,7 @@ export class CaptureRunner {
   #life = new AbortController();
   #drain = new AbortController();
   #connection: SourceConnection | undefined;
+  #snapshots: Snapshots | undefined;
   #stream: { readonly of: SourceStream; readonly ack: AckPolicy } | undefined;
 
   constructor(
@@ -52,6 +55,11 @@ export class CaptureRunner {
   ) {
     const { log, transactionalId, transactionTimeoutMs } = options;
     this.#writer = log.writer({ transactionalId, transactionTimeoutMs });
+  }
+
+  /** How far the unfinished snapshots are. */
+  get snapshots(): readonly SnapshotProgress[] {
+    return this.#snapshots?.progress() ?? [];
   }
 
   get state(): MachineState {
@@ -122,18 +130,19 @@ export class CaptureRunner {
         return { name: 'prepared' };
       case 'create-slot':
         return { name: 'prepared', slot: await this.#connected.createSlot() };
-      case 'read-place':
-        return { name: 'prepared', slot: await this.#connected.place() };
+      case 'drop-publication':
+        await this.#connected.dropPublication();
+        return { name: 'prepared' };
       case 'write': {
-        const outcome = await this.#writer.transact([positionRecord(positionTopic, name, effect.position)]);
+        const { position, begins } = effect;
+        const states = begins === undefined ? [] : new SnapshotRecords(positionTopic, name).begun(begins);
+        const outcome = await this.#writer.transact([...states, positionRecord(positionTopic, name, position)]);
         if (outcome.outcome !== 'committed') throw notCommitted(outcome, this.#writer.transactionalId);
+        this.events.surveyed(position);
         return { name: 'prepared' };
       }
-      case 'snapshot':
-        await this.#snapshot(effect);
-        return { name: 'prepared' };
       case 'stream':
-        await this.#pump(effect.position);
+        await this.#publish(effect.position);
         return { name: 'drained' };
       case 'sleep':
         await clock.wait(effect.ms * (0.75 + random() / 2), this.#life.signal);
@@ -153,23 +162,29 @@ export class CaptureRunner {
     return { name: 'surveyed', server, position, keys: connection.tables.keys };
   }
 
-  async #snapshot({ from, finished }: Extract<Asking, { do: 'snapshot' }>): Promise<void> {
-    const { options } = this;
-    const { tables } = this.#connected;
-    await publishSnapshot({
-      options,
-      log: options.log,
-      writer: this.#writer,
-      reader: await this.#connected.snapshot(from),
-      tables: tables.tables.map((table) => ({ table, shape: tables.shapeOf(table) })),
-      lsn: from.lsn,
-      finished,
-      signal: this.#life.signal,
-      onRows: (count) => this.events.snapshotRows(count),
+  async #publish(position: Position): Promise<void> {
+    const signalKey = position.signalKey ?? randomBytes(32).toString('hex');
+    const connection = this.#connected;
+    const open = () => connection.snapshotSource();
+    const snapshots = await Snapshots.resume(this.options, { ...position, signalKey }, connection.tables, open);
+    this.#snapshots = snapshots;
+    const over = new AbortController();
+    let failure: { readonly error: unknown } | undefined;
+    const reading = snapshots.run(over.signal).catch((error: unknown) => {
+      failure = { error };
+      this.#drain.abort();
     });
+    try {
+      await this.#pump({ ...position, signalKey }, snapshots);
+    } finally {
+      over.abort();
+      await reading;
+      this.#snapshots = undefined;
+    }
+    if (failure !== undefined) throw failure.error;
   }
 
-  #pump(position: Position): Promise<void> {
+  #pump(position: Position, snapshots: Snapshots): Promise<void> {
     const { of: stream, ack } = this.#stream!;
     ack.resume(position.endLsn);
     return pump({
@@ -179,10 +194,13 @@ export class CaptureRunner {
       tables: this.#connected.tables,
       options: this.options,
       position,
+      window: snapshots.window,
       signal: this.#drain.signal,
       onPublished: (published) => {
         this.events.published(published);
+        snapshots.published(published.position.endLsn);
         if (published.transactions > 0) this.tell({ name: 'progressed' });
+        if (published.position.snapshots.length === 0) this.tell({ name: 'snapshotsOver' });
       },
       onIgnored: (error) => this.events.ignored(error),
       onWal: (lsn) => this.events.wal(lsn),

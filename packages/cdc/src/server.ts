@@ -116,12 +116,16 @@ async function setTables(sql: Client, name: string, list: string): Promise<void>
   await sql.query(`ALTER PUBLICATION ${quoteName(name)} DROP TABLE ${published![0]}`);
 }
 
-/** Creates the slot and exports its snapshot, which lives as long as the session runs no other command. */
+/** Creates the slot. Postgres waits for the transactions that are running, so that everything before it is visible. */
 export async function createSlot(replication: Client, slot: string): Promise<MadeSlot> {
-  const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string }>(
-    `CREATE_REPLICATION_SLOT ${quoteName(slot)} LOGICAL pgoutput EXPORT_SNAPSHOT`,
+  const { rows } = await replication.query<{ consistent_point: string }>(
+    `CREATE_REPLICATION_SLOT ${quoteName(slot)} LOGICAL pgoutput NOEXPORT_SNAPSHOT`,
   );
-  return { lsn: parseLsn(rows[0]!.consistent_point), exported: rows[0]!.snapshot_name };
+  return { lsn: parseLsn(rows[0]!.consistent_point) };
+}
+
+export async function dropPublicationIfExists(sql: Client, name: string): Promise<void> {
+  await sql.query(`DROP PUBLICATION IF EXISTS ${quoteName(name)}`);
 }
 
 export async function dropSlotIfExists(sql: Client, slot: string): Promise<void> {

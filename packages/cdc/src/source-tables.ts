@@ -34,8 +34,10 @@ export class SourceTables implements TableLookup {
     return Object.fromEntries(this.tables.map((table) => [table.spec.table, table.keyColumns]));
   }
 
-  shapeOf(table: CatalogTable): TableShape {
-    return this.#shape(table, table.columns);
+  /** The shape of a table with these columns, which may be other ones than at the start. */
+  async shapeWith(table: CatalogTable, columns: CatalogTable['columns']): Promise<TableShape> {
+    await this.#learnTypes(columns);
+    return this.#shape(table, columns);
   }
 
   /** The shape a table has from this Relation message on. */
@@ -49,12 +51,15 @@ export class SourceTables implements TableLookup {
       ? table.keyColumns.every((column) => relation.columns.some(({ name: found }) => found === column))
       : identity.length === table.keyColumns.length && table.keyColumns.every((column) => identity.includes(column));
     if (!fits) throw keyChanged(name, table.keyColumns, identity);
-    // A type made after the start: read the catalog again.
-    if (relation.columns.some((column) => !this.#json.has(column.typeOid))) {
-      this.types = await readTypes(this.sql);
-      this.#json = new JsonTypes(this.types);
-    }
+    await this.#learnTypes(relation.columns);
     return this.#shape(table, relation.columns);
+  }
+
+  /** A type made after the start: read the catalog again. */
+  async #learnTypes(columns: CatalogTable['columns']): Promise<void> {
+    if (columns.every((column) => this.#json.has(column.typeOid))) return;
+    this.types = await readTypes(this.sql);
+    this.#json = new JsonTypes(this.types);
   }
 
   async readRow(shape: TableShape, row: Tuple): Promise<Tuple | undefined> {

@@ -2,7 +2,7 @@ import type { AckPolicy } from './ack-policy.js';
 import type { Lsn } from './lsn.js';
 import type { MadeSlot } from './machine-states.js';
 import type { WalStream } from './replication-stream.js';
-import type { SnapshotReader } from './snapshot.js';
+import type { SnapshotSource } from './snapshot/snapshot-source.js';
 import type { SourceTables } from './source-tables.js';
 import type { ServerFacts } from './verify-slot.js';
 
@@ -24,11 +24,10 @@ export interface SourceConnection {
   /** Makes the publication publish exactly the tables; resolves with its OID. */
   ensurePublication(): Promise<number>;
   dropSlot(): Promise<void>;
-  /** The exported snapshot lives until the next command of this connection, or until it is read. */
+  dropPublication(): Promise<void>;
   createSlot(): Promise<MadeSlot>;
-  /** The place in the WAL where the server writes now. */
-  place(): Promise<MadeSlot>;
-  snapshot(from: MadeSlot): Promise<SnapshotReader>;
+  /** A session of its own for one reader of snapshots; whoever opens it ends it. */
+  snapshotSource(): Promise<SnapshotSource>;
   /** Streams from the slot: who streams has it. Rejects with SQLSTATE 55006 when another connection has it. */
   stream(ack: AckPolicy): Promise<SourceStream>;
   /** Ends the sessions, and what they are asked just now. Never rejects. */

@@ -6,12 +6,18 @@ import { CONTEXT_PREFIX, contextHeaders, invalidMessage, OUTBOX_PREFIX, outboxRe
 import type { LogicalMessage, OldTuple, PgMessage, Relation, Tuple } from './pgoutput.js';
 import { filled, keyText, sourceHeaders, tombstone, upsert } from './rows.js';
 import type { SourceHeaders, TableShape } from './rows.js';
+import { SIGNAL_PREFIX, WATERMARK_PREFIX } from './snapshot-window.js';
+import type { SnapshotWindow } from './snapshot-window.js';
 
 /** How far complete source transactions reach. */
 export interface Progress {
   readonly commitLsn: Lsn;
   readonly endLsn: Lsn;
   readonly xid: number;
+  /** Snapshots that are unfinished from here on; absent: the same as before. */
+  readonly snapshots?: readonly string[];
+  /** How far snapshots are: written with the position. */
+  readonly states?: readonly OutRecord[];
 }
 
 /** Where the assembler puts what it made. */
@@ -44,6 +50,8 @@ interface Open {
   source: SourceHeaders;
   /** Published before: P1 skips all of it. */
   readonly skipped: boolean;
+  /** Running snapshots want to know of its rows. */
+  readonly told: boolean;
   seq: number;
 }
 
@@ -58,6 +66,8 @@ export class TransactionAssembler {
     private readonly sink: Sink,
     private readonly lookup: TableLookup,
     private readonly published: Lsn,
+    private readonly window: SnapshotWindow,
+    private readonly outbox: boolean,
     private readonly messages = TAKEN_AT_ITS_WORD,
   ) {}
 
@@ -101,7 +111,9 @@ export class TransactionAssembler {
   #begin(finalLsn: Lsn, xid: number, commitMicros: bigint): void {
     if (this.#open !== undefined) throw unexpected('begin inside a transaction', formatLsn(finalLsn));
     const source = sourceHeaders(formatLsn(finalLsn), String(xid), commitMicros);
-    this.#open = { finalLsn, xid, source, skipped: finalLsn <= this.published, seq: 0 };
+    const told = this.window.active;
+    if (told) this.window.begin(xid);
+    this.#open = { finalLsn, xid, source, skipped: finalLsn <= this.published, told, seq: 0 };
   }
 
   #transaction(type: string, at: string): Open {
@@ -111,7 +123,9 @@ export class TransactionAssembler {
 
   async #relation(relation: Relation): Promise<void> {
     this.#names.set(relation.oid, `${relation.schema}.${relation.name}`);
-    this.#shapes.set(relation.oid, await this.lookup.shape(relation));
+    const shape = await this.lookup.shape(relation);
+    this.#shapes.set(relation.oid, shape);
+    if (shape !== undefined && this.#open?.told === true) this.window.disturbed(shape.table);
   }
 
   #shape(oid: number, at: string): TableShape | undefined {
@@ -143,7 +157,11 @@ export class TransactionAssembler {
     const before = old === undefined ? undefined : keyText(shape, old.tuple);
     const key = keyText(shape, filled(row, old?.tuple ?? []));
     if (key === undefined) throw unexpected(`row of ${shape.table} without key`, at);
-    if (before !== undefined && before !== key) this.sink.add(tombstone(shape, before, open.source, open.seq++));
+    if (before !== undefined && before !== key) {
+      this.#changed(open, shape, before);
+      this.sink.add(tombstone(shape, before, open.source, open.seq++));
+    }
+    this.#changed(open, shape, key);
     this.sink.add(upsert(shape, op, key, row, open.source, open.seq++));
   }
 
@@ -154,7 +172,12 @@ export class TransactionAssembler {
     checkWidth(shape, old.tuple, at);
     const key = keyText(shape, old.tuple);
     if (key === undefined) throw unexpected(`delete from ${shape.table} without key`, at);
+    this.#changed(open, shape, key);
     this.sink.add(tombstone(shape, key, open.source, open.seq++));
+  }
+
+  #changed(open: Open, shape: TableShape, key: string): void {
+    if (open.told && this.window.watches(shape.table)) this.window.changed(shape.table, key);
   }
 
   #truncate(oids: readonly number[], at: string): void {
@@ -173,7 +196,11 @@ export class TransactionAssembler {
   #message(message: LogicalMessage, at: string): Promise<void> | undefined {
     const open = message.transactional ? this.#transaction('message', at) : undefined;
     if (open?.skipped === true || (open === undefined && beforeLsn(message) <= this.published)) return undefined;
-    if (message.prefix !== OUTBOX_PREFIX && message.prefix !== CONTEXT_PREFIX) {
+    if (message.prefix === WATERMARK_PREFIX || message.prefix === SIGNAL_PREFIX) {
+      this.#control(message, at);
+      return undefined;
+    }
+    if (!this.outbox || (message.prefix !== OUTBOX_PREFIX && message.prefix !== CONTEXT_PREFIX)) {
       this.sink.ignored();
       return undefined;
     }
@@ -187,13 +214,37 @@ export class TransactionAssembler {
     return content.then((late) => this.#opened(message, late, open, at));
   }
 
-  /** Any role may emit a message: one that the outbox did not write must not stop the others. */
+  /** What a mark or a signal brings is a source transaction of its own that ends at its LSN. */
+  #control(message: LogicalMessage, at: string): void {
+    if (message.transactional) {
+      this.sink.ignored();
+      return;
+    }
+    if (this.#open !== undefined) throw unexpected('message between the rows of a transaction', at);
+    this.#obeyed(() => {
+      const { content, lsn } = message;
+      const isSignal = message.prefix === SIGNAL_PREFIX;
+      const output = isSignal ? this.window.signal(content, lsn) : this.window.watermark(content, lsn);
+      if (output === undefined) return;
+      output.emit(this.sink);
+      const { snapshots, states } = output;
+      this.sink.complete({ commitLsn: beforeLsn(message), endLsn: lsn, xid: 0, snapshots, states });
+    });
+  }
+
   #opened(message: LogicalMessage, content: Buffer | undefined, open: Open | undefined, at: string): void {
-    try {
+    this.#obeyed(() => {
       if (content === undefined)
         throw invalidMessage(message.prefix, at, 'it does not carry the signature of the outbox');
       if (message.prefix === CONTEXT_PREFIX) this.#context(content, open, at);
       else this.#route(message, content, open, at);
+    });
+  }
+
+  /** Any role may emit a message: one that cannot be obeyed must not stop the others. */
+  #obeyed(obey: () => void): void {
+    try {
+      obey();
     } catch (error) {
       if (!(error instanceof CaptureError) || error.code !== 'CDC_MESSAGE_INVALID') throw error;
       this.sink.ignored(error);

@@ -14,6 +14,7 @@ const position: Position = {
   endLsn: parseLsn('0/200'),
   xid: 1,
   keys: { 'public.a': ['id'] },
+  snapshots: [],
 };
 const slot = {
   confirmedFlushLsn: parseLsn('0/200'),
@@ -34,7 +35,24 @@ const wanted = { slot: 's', publication: 'p', snapshot: 'initial', keys: positio
 
 describe('planResume', () => {
   it('resumes when slot and position fit', () => {
-    expect(planResume(wanted, server, position, false)).toEqual({ kind: 'resume', position });
+    expect(planResume(wanted, server, position, false)).toEqual({ kind: 'resume', position, added: [] });
+  });
+
+  it('snapshots a table that is new, unless it is to capture changes only', () => {
+    const more = { ...wanted, keys: { ...wanted.keys, 'public.b': ['id'] } };
+    expect(planResume(more, server, position, false)).toMatchObject({ kind: 'resume', added: ['public.b'] });
+    expect(planResume({ ...more, snapshot: 'never' }, server, position, false)).toMatchObject({ added: [] });
+  });
+
+  it('ends a snapshot only when none is unfinished, whatever of slot and publication is gone', () => {
+    const only = { ...wanted, snapshot: 'only' } as const;
+    const unfinished = { ...position, snapshots: ['initial'] };
+    expect(planResume(only, server, unfinished, false).kind).toBe('resume');
+    expect(planResume(only, { ...server, slot: undefined }, unfinished, false).kind).toBe('snapshot');
+    expect(planResume(only, { ...server, slot: undefined, publication: undefined }, position, false).kind).toBe(
+      'finish',
+    );
+    expect(planResume(only, server, { ...position, phase: 'done' }, false).kind).toBe('finished');
   });
 
   it('waits for a slot that another connection holds', () => {

@@ -36,9 +36,9 @@ export interface Wanted {
  * `snapshot` carries the refusal it replaces, if any.
  */
 export type ResumePlan =
-  | { readonly kind: 'resume'; readonly position: Position }
+  | { readonly kind: 'resume'; readonly position: Position; readonly added: readonly string[] }
   | { readonly kind: 'snapshot'; readonly because: CaptureError | undefined }
-  | { readonly kind: 'create' | 'adopt' }
+  | { readonly kind: 'create' | 'adopt' | 'finish' }
   | { readonly kind: 'finished' }
   | { readonly kind: 'refused'; readonly error: CaptureError }
   | { readonly kind: 'busy'; readonly pid: number };
@@ -54,18 +54,20 @@ export function planResume(
   holdsSlot: boolean,
 ): ResumePlan {
   const slot = server.slot;
-  if (wanted.snapshot === 'only')
-    return position?.phase === 'done' ? { kind: 'finished' } : { kind: 'snapshot', because: undefined };
+  const again = wanted.snapshot === 'when-needed' || wanted.snapshot === 'only';
+  if (wanted.snapshot === 'only' && position?.phase === 'done') return { kind: 'finished' };
   if (slot !== undefined && slot.activePid !== null && !holdsSlot) return { kind: 'busy', pid: slot.activePid };
   if (position === undefined || position.phase === 'done') {
     if (wanted.snapshot === 'never') return { kind: slot === undefined ? 'create' : 'adopt' };
-    if (slot === undefined || wanted.snapshot === 'when-needed') return { kind: 'snapshot', because: undefined };
+    if (slot === undefined || again) return { kind: 'snapshot', because: undefined };
     return { kind: 'refused', error: unknownSlot(wanted, slot) };
   }
   if (position.phase === 'snapshot') return { kind: 'snapshot', because: undefined };
+  // Before all checks: what is dropped may be gone already.
+  if (wanted.snapshot === 'only' && position.snapshots.length === 0) return { kind: 'finish' };
   const refusal = refuse(wanted, server, position);
-  if (refusal === undefined) return { kind: 'resume', position };
-  if (wanted.snapshot === 'when-needed') return { kind: 'snapshot', because: refusal };
+  if (refusal === undefined) return { kind: 'resume', position, added: tablesAdded(wanted, position) };
+  if (again) return { kind: 'snapshot', because: refusal };
   return { kind: 'refused', error: refusal };
 }
 
@@ -132,16 +134,14 @@ function refuse(wanted: Wanted, server: ServerFacts, position: Position): Captur
   return refuseKeys(wanted, position);
 }
 
+/** Tables whose present rows were never published, and are wanted. */
+function tablesAdded({ keys, snapshot }: Wanted, position: Position): readonly string[] {
+  return snapshot === 'never' ? [] : Object.keys(keys).filter((table) => position.keys[table] === undefined);
+}
+
 function refuseKeys(wanted: Wanted, position: Position): CaptureError | undefined {
   for (const [table, key] of Object.entries(wanted.keys)) {
     const before = position.keys[table];
-    if (before === undefined && wanted.snapshot !== 'never') {
-      return new CaptureError(
-        'CDC_TABLE_ADDED',
-        `table ${table} is new to this capture and its present rows were never published. Use snapshot "when-needed", or capture it under a name of its own.`,
-        { table },
-      );
-    }
     if (before !== undefined && before.join('\0') !== key.join('\0')) return keyChanged(table, before, key);
   }
   return undefined;

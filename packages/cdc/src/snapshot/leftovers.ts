@@ -1,0 +1,48 @@
+import { headerText } from '@headwater/core';
+import type { Log } from '@headwater/core';
+import { readRecords } from '../position.js';
+import type { TableShape } from '../rows.js';
+
+/** Keys held in memory at once. */
+const KEYS_AT_ONCE = 250_000;
+
+/** In how many passes the keys of a topic are looked through: memory stays bounded however many there are. */
+export function passesFor(topicEnds: readonly number[]): number {
+  return Math.max(1, Math.ceil(topicEnds.reduce((sum, end) => sum + end, 0) / KEYS_AT_ONCE));
+}
+
+/** Keys of one pass whose last record lies before the ends noted when the snapshot began, and is no tombstone. */
+export class Leftovers {
+  readonly keys = new Set<string>();
+  readonly #read: number[] = [];
+
+  constructor(
+    private readonly log: Log,
+    private readonly shape: TableShape,
+    private readonly topicEnds: readonly number[],
+    private readonly pass: number,
+    private readonly passes: number,
+  ) {}
+
+  /** Reads what has been committed since the last call, or ever. */
+  async readOn(): Promise<void> {
+    for (const { partition, start, lastStable } of await this.log.admin.offsets(this.shape.topic)) {
+      const from = Math.max(start, this.#read[partition] ?? 0);
+      this.#read[partition] = lastStable;
+      if (from >= lastStable) continue;
+      const end = this.topicEnds[partition] ?? 0;
+      await readRecords(this.log, this.shape.topic, partition, from, lastStable, (record) => {
+        if (record.key === null || hash(record.key) % this.passes !== this.pass) return;
+        if (headerText(record.headers, 'hw_table') !== this.shape.table) return;
+        if (record.value === null || record.offset >= end) this.keys.delete(record.key.toString());
+        else this.keys.add(record.key.toString());
+      });
+    }
+  }
+}
+
+function hash(key: Buffer): number {
+  let value = 0;
+  for (const byte of key) value = (Math.imul(value, 31) + byte) >>> 0;
+  return value;
+}

@@ -1,5 +1,6 @@
 import { systemClock } from '@headwater/core';
 import type { Clock, Log, TopicSpec } from '@headwater/core';
+import type { ColumnRule } from './column-rules.js';
 import { formatTableName, parseTableName } from './table-name.js';
 
 export interface CapturedTable {
@@ -8,6 +9,18 @@ export interface CapturedTable {
   readonly topic: string;
   /** Default: the primary key, else the columns of the identity index. Others need REPLICA IDENTITY FULL. */
   readonly keyColumns?: readonly string[];
+  /** Rules for single columns (not of the key): what of them is published. Default: all of it. */
+  readonly columns?: Readonly<Record<string, ColumnRule>>;
+  /**
+   * Only these columns leave the server, as a column list of the publication; the rest is absent, and so is a column added later. Must hold the
+   * replica identity. Default: all columns, also those added later. To hide single ones for good, better: `columns`.
+   */
+  readonly only?: readonly string[];
+  /**
+   * SQL condition: only rows that fulfil it are published, as a row filter of the publication. A row that leaves it becomes a tombstone. It may
+   * read what the replica identity holds. Default: all rows.
+   */
+  readonly where?: string;
 }
 
 /** How missing topics are made, compacted always. Existing ones are verified: capture refuses to run with others (LOG_TOPIC_MISMATCH). */
@@ -42,6 +55,10 @@ export interface CaptureOptions {
    * `when-needed`: as `initial`, and again whenever slot and position no longer fit, instead of a refusal.
    */
   readonly snapshot: 'initial' | 'never' | 'only' | 'when-needed';
+  /** The key of the column rule `hash`. Keep it as long as the topics: another one gives other hashes. */
+  readonly hashKey?: string;
+  /** `stored` (Postgres 18): generated columns that are stored are published, in snapshot and stream alike. Default `none`: they are absent. */
+  readonly generatedColumns?: 'none' | 'stored';
   /** Whether logical messages with the prefix `headwater` are routed to their topics. */
   readonly outbox: boolean;
   /** Default `headwater.cdc.<name>.position`. */
@@ -77,12 +94,16 @@ export const CAPTURE_DEFAULTS = {
   snapshotWorkers: 2,
   maxQueuedBytes: 16 * 1024 * 1024,
   inboundTimeoutMs: 30_000,
+  generatedColumns: 'none',
   onError: () => {},
   logger: { info: () => {}, warn: () => {} },
   clock: systemClock,
 } as const;
 
-export type ResolvedOptions = Required<Omit<CaptureOptions, 'topics'>> & Pick<CaptureOptions, 'topics'>;
+export type ResolvedOptions = Required<Omit<CaptureOptions, Optional>> & Pick<CaptureOptions, Optional>;
+
+/** Left out they stay left out: there is no default for them. */
+type Optional = 'topics' | 'hashKey';
 
 export function resolveOptions(options: CaptureOptions): ResolvedOptions {
   return Object.freeze({

@@ -31,6 +31,8 @@ export interface CaptureStatus {
   /** Snapshots that are unfinished. */
   readonly snapshots: readonly SnapshotProgress[];
   readonly ignoredMessages: number;
+  /** Captured tables that are not published any more: their changes never arrive. */
+  readonly unpublished: readonly string[];
   readonly lastError: string | undefined;
 }
 
@@ -50,6 +52,7 @@ export class Capture {
   #rows = 0;
   #transactions = 0;
   #ignored = 0;
+  #unpublished: readonly string[] = [];
   #walLsn: Lsn | undefined;
   #lastError: string | undefined;
   #settle: { resolve: () => void; reject: (error: unknown) => void } = { resolve: () => {}, reject: () => {} };
@@ -143,6 +146,7 @@ export class Capture {
         position && this.#walLsn !== undefined ? Math.max(0, Number(this.#walLsn - position.endLsn)) : undefined,
       snapshots: this.#snapshots,
       ignoredMessages: this.#ignored,
+      unpublished: this.#unpublished,
       lastError: this.#lastError,
     };
   }
@@ -178,6 +182,13 @@ export class Capture {
         if (error !== undefined) logger.warn(`capture ${name}: ignored: ${error.message}`);
       },
       wal: (lsn) => (this.#walLsn = lsn),
+      unpublished: (tables) => {
+        this.#unpublished = tables;
+        for (const table of tables)
+          logger.warn(
+            `capture ${name}: ${table} is captured and not published any more: made again under its name, or taken out of the publication. Its changes are lost; start capture again with snapshot "when-needed".`,
+          );
+      },
     });
   }
 }

@@ -1,6 +1,7 @@
 import type { Client } from 'pg';
 import { CaptureError } from './cdc.errors.js';
-import type { CapturedTable } from './capture.options.js';
+import type { CapturedTable, ResolvedOptions } from './capture.options.js';
+import { columnRuleFaults } from './column-rules.js';
 import type { PgType } from './json-types.js';
 import { textRows } from './postgres-session.js';
 import { parseTableName } from './table-name.js';
@@ -42,14 +43,17 @@ export interface CatalogTable {
   readonly sqlName: string;
   readonly partitioned: boolean;
   readonly replicaIdentity: 'd' | 'f' | 'i';
+  /** What is published of it: what the publication leaves out and what a rule excludes is not among them. */
   readonly columns: readonly { readonly name: string; readonly typeOid: number }[];
   readonly keyColumns: readonly string[];
+  /** Of all columns, the unpublished ones included. */
+  readonly names: readonly string[];
 }
 
 const TABLES = `
   SELECT w.n, c.oid::regclass, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind, c.relpersistence, c.relreplident,
          (SELECT json_agg(json_build_array(a.attname, a.atttypid::int8) ORDER BY a.attnum) FROM pg_attribute a
-           WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+           WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND (a.attgenerated = '' OR a.attgenerated = $3)),
          (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
            WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.n <= i.indnkeyatts),
          (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
@@ -60,9 +64,14 @@ const TABLES = `
    ORDER BY w.n`;
 
 /** Reads the wanted tables; all that is wrong with them comes as one CDC_TABLES_INVALID, each fault with its remedy. */
-export async function readTables(client: Client, specs: readonly CapturedTable[]): Promise<readonly CatalogTable[]> {
+export async function readTables(client: Client, options: TableOptions): Promise<readonly CatalogTable[]> {
+  const { tables: specs, generatedColumns, hashKey } = options;
   const names = specs.map((spec) => parseTableName(spec.table));
-  const wanted = [names.map((name) => name?.schema ?? null), names.map((name) => name?.table ?? null)];
+  const wanted = [
+    names.map((name) => name?.schema ?? null),
+    names.map((name) => name?.table ?? null),
+    generatedColumns === 'stored' ? 's' : '',
+  ];
   const rows = await textRows(client, TABLES, wanted);
   const faults: string[] = [];
   const tables: CatalogTable[] = [];
@@ -81,7 +90,7 @@ export async function readTables(client: Client, specs: readonly CapturedTable[]
       primary: columnsOf(primary),
       index: columnsOf(index),
     };
-    const found = tableFaults(spec, facts);
+    const found = tableFaults(spec, facts, hashKey);
     faults.push(...found);
     if (found.length > 0) continue;
     tables.push({
@@ -89,8 +98,9 @@ export async function readTables(client: Client, specs: readonly CapturedTable[]
       sqlName: sqlName!,
       partitioned: kind === 'p',
       replicaIdentity: identity as 'd' | 'f' | 'i',
-      columns: parsed,
+      columns: parsed.filter(({ name }) => isPublished(spec, name)),
       keyColumns: tableKey(spec, facts),
+      names: facts.columns,
     });
   }
   if (faults.length > 0) {
@@ -98,6 +108,13 @@ export async function readTables(client: Client, specs: readonly CapturedTable[]
     throw new CaptureError('CDC_TABLES_INVALID', `${faults.length} fault(s):${list}`, { faults });
   }
   return tables;
+}
+
+/** What of the options of a capture concerns its tables. */
+export type TableOptions = Pick<ResolvedOptions, 'tables' | 'generatedColumns' | 'hashKey'>;
+
+function isPublished({ only, columns }: CapturedTable, name: string): boolean {
+  return (only === undefined || only.includes(name)) && columns?.[name] !== 'exclude';
 }
 
 export interface TableFacts {
@@ -114,7 +131,7 @@ function tableKey(spec: CapturedTable, facts: TableFacts): readonly string[] {
 }
 
 /** What keeps a table from being captured, each with its remedy. */
-export function tableFaults(spec: CapturedTable, facts: TableFacts): string[] {
+export function tableFaults(spec: CapturedTable, facts: TableFacts, hashKey?: string): string[] {
   const { table } = spec;
   if (parseTableName(table) === undefined)
     return [`${table}: not schema.table. Write both; a part with a dot or quote in it stands in double quotes.`];
@@ -142,5 +159,11 @@ export function tableFaults(spec: CapturedTable, facts: TableFacts): string[] {
       `${table}: key (${key.join(', ')}) is not the replica identity (${sent.join(', ')}). ALTER TABLE ${table} REPLICA IDENTITY FULL, or declare keyColumns as the identity.`,
     ];
   }
-  return [];
+  const unlisted = spec.only === undefined ? [] : sent.filter((column) => !spec.only!.includes(column));
+  if (unlisted.length > 0) {
+    return [
+      `${table}: only lacks ${unlisted.join(', ')} of the replica identity, and Postgres would refuse every UPDATE. Add it, or set another REPLICA IDENTITY.`,
+    ];
+  }
+  return columnRuleFaults(table, spec.columns ?? {}, facts.columns, key, hashKey);
 }

@@ -4,6 +4,7 @@ import type { ErrorFacts } from '@headwater/core';
 /** Every code this package throws. */
 export type CdcErrorCode =
   | 'CDC_ACK_AHEAD'
+  | 'CDC_COLUMN_RULE_LOST'
   | 'CDC_FENCED'
   | 'CDC_KEY_CHANGED'
   | 'CDC_KEY_NULL'
@@ -23,6 +24,7 @@ export type CdcErrorCode =
   | 'CDC_SLOT_UNKNOWN'
   | 'CDC_STATE_INVALID'
   | 'CDC_STREAM_LOST'
+  | 'CDC_TABLE_UNPUBLISHED'
   | 'CDC_TABLES_INVALID'
   | 'CDC_TIMELINE_DIVERGED'
   | 'CDC_TRUNCATE_UNSUPPORTED';

@@ -79,7 +79,11 @@ async function startCapture(
     },
     health: (): Health => {
       const { state, ...facts } = current.status();
-      return { name: `capture ${options.name}`, status: healthOf(state), facts: { state, ...facts } };
+      return {
+        name: `capture ${options.name}`,
+        status: facts.unpublished.length > 0 ? 'down' : healthOf(state),
+        facts: { state, ...facts },
+      };
     },
   };
 }

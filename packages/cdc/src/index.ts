@@ -18,3 +18,4 @@ export { formatTableName, parseTableName, topicOfTable } from './table-name.js';
 export type { TableName } from './table-name.js';
 export { captureRemains, dropCapture } from './drop.js';
 export type { CaptureRemains, DropOptions } from './drop.js';
+export type { ColumnRule } from './column-rules.js';

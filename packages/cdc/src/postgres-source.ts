@@ -4,13 +4,13 @@ import type { ResolvedOptions } from './capture.options.js';
 import type { Lsn } from './lsn.js';
 import type { MadeSlot } from './machine-states.js';
 import { openReplicationSession, openSession, textRows } from './postgres-session.js';
+import { ensurePublication, unpublishedTables } from './publication.js';
 import { ReplicationStream } from './replication-stream.js';
 import {
   checkServer,
   createSlot,
   dropPublicationIfExists,
   dropSlotIfExists,
-  ensurePublication,
   readServer,
   readTimelineSwitch,
 } from './server.js';
@@ -28,8 +28,8 @@ export function postgresSource(options: ResolvedOptions): Source {
       const opening = [openSession(connectionString, name), openReplicationSession(connectionString, name)] as const;
       try {
         const [sql, replication] = await Promise.all(opening);
-        await checkServer(sql);
-        return new PostgresConnection(options, sql, replication, await SourceTables.read(sql, options.tables));
+        await checkServer(sql, options.generatedColumns);
+        return new PostgresConnection(options, sql, replication, await SourceTables.read(sql, options));
       } catch (error) {
         await Promise.all(opening.map((session) => session.then(end, () => {})));
         throw error;
@@ -46,8 +46,13 @@ class PostgresConnection implements SourceConnection {
     readonly tables: SourceTables,
   ) {}
 
-  facts(): Promise<ServerFacts> {
-    return readServer(this.sql, this.replication, this.options);
+  async facts(): Promise<ServerFacts> {
+    const { sql, replication, options, tables } = this;
+    const [server, unpublished] = await Promise.all([
+      readServer(sql, replication, options),
+      unpublishedTables(sql, options.publication, tables.tables),
+    ]);
+    return { ...server, unpublished };
   }
 
   timelineSwitch(timeline: number, from: number): Promise<Lsn> {
@@ -61,7 +66,8 @@ class PostgresConnection implements SourceConnection {
   }
 
   ensurePublication(): Promise<number> {
-    return ensurePublication(this.sql, this.options.publication, this.tables.tables);
+    const { publication, generatedColumns } = this.options;
+    return ensurePublication(this.sql, publication, this.tables.tables, generatedColumns);
   }
 
   dropSlot(): Promise<void> {

@@ -1,4 +1,5 @@
 import type { Header, OutRecord } from '@headwater/core';
+import { excluded } from './column-rules.js';
 import type { JsonEncoder } from './json-types.js';
 import type { Column, Tuple } from './pgoutput.js';
 
@@ -98,8 +99,8 @@ export function rowJson(shape: TableShape, row: Tuple): string {
   const { columns } = shape;
   for (let i = 0; i < columns.length; i++) {
     const value = row[i];
-    if (value === undefined) continue;
     const column = columns[i]!;
+    if (value === undefined || column.encode === excluded) continue;
     json += column.json + (value === null ? 'null' : column.encode(value));
   }
   return `{${json.startsWith(',') ? json.slice(1) : json}}`;
@@ -107,7 +108,8 @@ export function rowJson(shape: TableShape, row: Tuple): string {
 
 export function unchangedColumns(shape: TableShape, row: Tuple): string[] {
   const names: string[] = [];
-  for (let i = 0; i < shape.columns.length; i++) if (row[i] === undefined) names.push(shape.columns[i]!.name);
+  for (const [i, { name, encode }] of shape.columns.entries())
+    if (row[i] === undefined && encode !== excluded) names.push(name);
   return names;
 }
 

@@ -34,7 +34,12 @@ export interface RunnerEvents {
   published(published: Published): void;
   ignored(error: CaptureError | undefined): void;
   wal(lsn: Lsn): void;
+  /** Captured tables that the publication does not carry any more; told when it changes. */
+  unpublished(tables: readonly string[]): void;
 }
+
+/** How long a table may be unpublished before it is noticed. */
+const WATCH_INTERVAL_MS = 10_000;
 
 /** Performs what the machine asks for, and tells it what came of it. Decides nothing. */
 export class CaptureRunner {
@@ -187,6 +192,7 @@ export class CaptureRunner {
   #pump(position: Position, snapshots: Snapshots): Promise<void> {
     const { of: stream, ack } = this.#stream!;
     ack.resume(position.endLsn);
+    void this.#watchTables(this.#life.signal);
     return pump({
       writer: this.#writer,
       stream,
@@ -205,6 +211,22 @@ export class CaptureRunner {
       onIgnored: (error) => this.events.ignored(error),
       onWal: (lsn) => this.events.wal(lsn),
     });
+  }
+
+  /** A table made again under its name is in no publication: the stream itself never tells. */
+  async #watchTables(signal: AbortSignal): Promise<void> {
+    let known: string | undefined;
+    try {
+      while (!signal.aborted) {
+        const { unpublished = [] } = await this.#connected.facts();
+        if (signal.aborted) return;
+        if (unpublished.join('\0') !== known) this.events.unpublished(unpublished);
+        known = unpublished.join('\0');
+        await this.options.clock.wait(WATCH_INTERVAL_MS, signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) this.tell({ name: 'failed', error });
+    }
   }
 
   async #disconnect(): Promise<void> {

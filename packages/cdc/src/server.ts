@@ -1,6 +1,5 @@
 import type { Client } from 'pg';
 import { CaptureError } from './cdc.errors.js';
-import type { CatalogTable } from './catalog.js';
 import { parseLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import type { MadeSlot } from './machine-states.js';
@@ -57,63 +56,28 @@ export async function readTimelineSwitch(replication: Client, timeline: number, 
 }
 
 /** Refuses a server that cannot serve capture, with every fault and its remedy. */
-export async function checkServer(sql: Client): Promise<void> {
+export async function checkServer(sql: Client, generatedColumns: 'none' | 'stored'): Promise<void> {
   const [row] = await textRows(
     sql,
     `SELECT current_setting('wal_level'), current_setting('max_replication_slots'), current_setting('max_wal_senders'),
-            (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user), current_user`,
+            (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user), current_user,
+            current_setting('server_version_num')::int >= 180000`,
   );
-  const [walLevel, slots, senders, replication, user] = row!;
+  const [walLevel, slots, senders, replication, user, publishesGenerated] = row!;
   const faults: string[] = [];
   if (walLevel !== 'logical')
     faults.push(`wal_level is "${walLevel}". Set wal_level = logical and restart the server.`);
   if (slots === '0') faults.push('max_replication_slots is 0. Raise it and restart the server.');
   if (senders === '0') faults.push('max_wal_senders is 0. Raise it and restart the server.');
   if (replication === 'f') faults.push(`role "${user}" may not replicate. ALTER ROLE "${user}" REPLICATION.`);
+  if (generatedColumns === 'stored' && publishesGenerated !== 't')
+    faults.push('generatedColumns "stored" needs Postgres 18. Leave it out: generated columns are absent then.');
   if (faults.length === 0) return;
   throw new CaptureError(
     'CDC_SERVER_NOT_READY',
     `${faults.length} fault(s):${faults.map((fault) => `\n  - ${fault}`).join('')}`,
     { faults },
   );
-}
-
-/** Makes the publication publish exactly these tables, and returns its OID. Alters it only when it differs. */
-export async function ensurePublication(sql: Client, name: string, tables: readonly CatalogTable[]): Promise<number> {
-  const list = tables.map((table) => `TABLE ${table.partitioned ? '' : 'ONLY '}${table.sqlName}`).join(', ');
-  const options = `publish = 'insert, update, delete, truncate', publish_via_partition_root = true`;
-  const read = async () =>
-    textRows(
-      sql,
-      `SELECT p.oid, coalesce(string_agg(r.prrelid::regclass::text, ',' ORDER BY r.prrelid), '') =
-              coalesce((SELECT string_agg(t::regclass::text, ',' ORDER BY t::regclass::oid) FROM unnest($2::text[]) t), ''),
-              p.pubviaroot AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
-         FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $1 GROUP BY p.oid`,
-      [name, tables.map((table) => table.sqlName)],
-    );
-  const [found] = await read();
-  if (found === undefined) {
-    // Without tables a publication still carries the outbox: logical messages belong to no table.
-    await sql.query(`CREATE PUBLICATION ${quoteName(name)} ${list === '' ? '' : `FOR ${list}`} WITH (${options})`);
-  } else {
-    if (found[1] !== 't') await setTables(sql, name, list);
-    if (found[2] !== 't') await sql.query(`ALTER PUBLICATION ${quoteName(name)} SET (${options})`);
-  }
-  return Number((await read())[0]![0]);
-}
-
-/** SET wants at least one table: an empty publication is reached by dropping what is in it. */
-async function setTables(sql: Client, name: string, list: string): Promise<void> {
-  if (list !== '') {
-    await sql.query(`ALTER PUBLICATION ${quoteName(name)} SET ${list}`);
-    return;
-  }
-  const [published] = await textRows(
-    sql,
-    `SELECT string_agg(prrelid::regclass::text, ', ') FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1`,
-    [name],
-  );
-  await sql.query(`ALTER PUBLICATION ${quoteName(name)} DROP TABLE ${published![0]}`);
 }
 
 /** Creates the slot. Postgres waits for the transactions that are running, so that everything before it is visible. */

@@ -1,8 +1,9 @@
 import type { Client } from 'pg';
 import { keyChanged } from './verify-slot.js';
 import { readTables, readTypes } from './catalog.js';
-import type { CatalogTable } from './catalog.js';
-import type { CapturedTable } from './capture.options.js';
+import { CaptureError } from './cdc.errors.js';
+import type { CatalogTable, TableOptions } from './catalog.js';
+import { excluded, ruled } from './column-rules.js';
 import { JsonTypes } from './json-types.js';
 import type { PgType } from './json-types.js';
 import { OutboxMessages } from './outbox-key.js';
@@ -22,12 +23,14 @@ export class SourceTables implements TableLookup {
     readonly tables: readonly CatalogTable[],
     private types: ReadonlyMap<number, PgType>,
     readonly messages: OutboxMessages,
+    private readonly hashKey: string | undefined,
   ) {
     this.#json = new JsonTypes(types);
   }
 
-  static async read(sql: Client, specs: readonly CapturedTable[]): Promise<SourceTables> {
-    return new SourceTables(sql, await readTables(sql, specs), await readTypes(sql), await OutboxMessages.of(sql));
+  static async read(sql: Client, options: TableOptions): Promise<SourceTables> {
+    const tables = await readTables(sql, options);
+    return new SourceTables(sql, tables, await readTypes(sql), await OutboxMessages.of(sql), options.hashKey);
   }
 
   get keys(): Readonly<Record<string, readonly string[]>> {
@@ -51,6 +54,7 @@ export class SourceTables implements TableLookup {
       ? table.keyColumns.every((column) => relation.columns.some(({ name: found }) => found === column))
       : identity.length === table.keyColumns.length && table.keyColumns.every((column) => identity.includes(column));
     if (!fits) throw keyChanged(name, table.keyColumns, identity);
+    refuseLostRules(table, relation);
     await this.#learnTypes(relation.columns);
     return this.#shape(table, relation.columns);
   }
@@ -67,7 +71,8 @@ export class SourceTables implements TableLookup {
     if (table === undefined || shape.key.some((i) => typeof row[i] !== 'string')) return undefined;
     const key = shape.key.map((i) => quoteName(shape.columns[i]!.name));
     const where = key.map((column, i) => `${column} = $${i + 1}`).join(' AND ');
-    const wanted = shape.columns.map((column) => quoteName(column.name)).join(', ');
+    // What is left out is not read either.
+    const wanted = shape.columns.map(({ name, encode }) => (encode === excluded ? 'NULL' : quoteName(name))).join(', ');
     const values = shape.key.map((i) => row[i]);
     try {
       const rows = await textRows(this.sql, `SELECT ${wanted} FROM ${table.sqlName} WHERE ${where}`, values);
@@ -80,7 +85,27 @@ export class SourceTables implements TableLookup {
   }
 
   #shape(table: CatalogTable, columns: readonly { readonly name: string; readonly typeOid: number }[]): TableShape {
-    const encoded = columns.map(({ name, typeOid }) => ({ name, encode: this.#json.encoder(typeOid) }));
+    const rules = table.spec.columns ?? {};
+    const encoded = columns.map(({ name, typeOid }) => ({
+      name,
+      encode: ruled(rules[name], this.#json.encoder(typeOid), this.hashKey),
+    }));
     return tableShape(table.spec, encoded, table.keyColumns);
   }
+}
+
+/** A renamed column would be published in clear: its rule knows it by the old name. */
+function refuseLostRules({ spec, names }: CatalogTable, { columns }: Relation): void {
+  const sent = columns.map(({ name }) => name);
+  const lost = Object.keys(spec.columns ?? {}).filter(
+    (name) => !sent.includes(name) && spec.only?.includes(name) !== false,
+  );
+  const unknown = sent.filter((name) => !names.includes(name));
+  if (lost.length === 0 || unknown.length === 0) return;
+  throw new CaptureError(
+    'CDC_COLUMN_RULE_LOST',
+    `${spec.table} lost column ${lost.join(', ')}, for which there is a rule, and has ${unknown.join(', ')}: a renamed column would be published in clear. ` +
+      'Nothing of the new columns was published. Give the rule to the new name and take a new snapshot (snapshot "when-needed", slot dropped), or rename the column back.',
+    { table: spec.table, lost, unknown },
+  );
 }

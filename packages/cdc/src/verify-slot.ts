@@ -21,6 +21,8 @@ export interface ServerFacts {
   readonly slot: SlotFacts | undefined;
   /** OID of the publication, when it exists. */
   readonly publication: number | undefined;
+  /** Wanted tables that the publication, when it exists, does not carry. */
+  readonly unpublished?: readonly string[] | undefined;
 }
 
 export interface Wanted {
@@ -129,6 +131,14 @@ function refuse(wanted: Wanted, server: ServerFacts, position: Position): Captur
       'CDC_PUBLICATION_MISSING',
       `publication "${wanted.publication}" was dropped${server.publication === undefined ? '' : ' and made again'} since the position ${end}. Making it again does not cover WAL written without it. ${remedy}`,
       { publication: wanted.publication, endLsn: end },
+    );
+  }
+  const unpublished = (server.unpublished ?? []).filter((table) => position.keys[table] !== undefined);
+  if (unpublished.length > 0) {
+    return new CaptureError(
+      'CDC_TABLE_UNPUBLISHED',
+      `${unpublished.join(', ')} ${unpublished.length === 1 ? 'is' : 'are'} captured and not published any more: dropped and made again, or taken out of publication "${wanted.publication}". What was written to it since is not in the stream. ${remedy}`,
+      { tables: unpublished, publication: wanted.publication },
     );
   }
   return refuseKeys(wanted, position);

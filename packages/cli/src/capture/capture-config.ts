@@ -4,6 +4,7 @@ import type { CapturedTable, CaptureOptions } from '@headwater/cdc';
 import type { Config } from '../config.js';
 import { kafkaSettings } from '../kafka-settings.js';
 import {
+  either,
   flag,
   integer,
   isObject,
@@ -36,10 +37,22 @@ const tableName: Check = (value, at) =>
         `${at}: ${JSON.stringify(value)} is not schema.table. Write "public.orders"; quote a part with a dot in it: "\\"a.b\\".c".`,
       ];
 
+const columnRule = either(
+  [isObject, object({ truncate: required(integer(0), '{ "truncate": 10 }') })],
+  [() => true, oneOf('exclude', 'mask', 'hash')],
+);
+const columnRules: Check = (value, at) =>
+  isObject(value)
+    ? Object.entries(value).flatMap(([column, rule]) => columnRule(rule, `${at}.${column}`))
+    : [`${at}: not an object. Write { "email": "hash" }.`];
+
 const tableObject = object({
   table: required(tableName, '"table": "public.orders"'),
   topic: optional(topicName),
   keyColumns: optional(list(text, '["id"]')),
+  columns: optional(columnRules),
+  only: optional(list(text, '["id", "name"]')),
+  where: optional(text),
 });
 const table: Check = (value, at) => (isObject(value) ? tableObject : tableName)(value, at);
 
@@ -57,6 +70,8 @@ const OWN = {
   ),
   snapshot: optional(oneOf('initial', 'never', 'only', 'when-needed')),
   outbox: optional(flag),
+  hashKey: optional(text),
+  generatedColumns: optional(oneOf('none', 'stored')),
   slot: optional(matching(/^[a-z0-9_]{1,63}$/, 'a slot name (a-z, 0-9, "_", up to 63)')),
   publication: optional(matching(/^[^]{1,63}$/, 'a publication name (up to 63)')),
   positionTopic: optional(topicName),

@@ -128,7 +128,9 @@ describe('messages across a kill', () => {
     const requests: ProxiedRequest[] = [];
     kafka.decide = (request) => {
       requests.push(request);
-      return request.apiKey === END_TXN ? { at: 'request', act: 'drop' } : undefined;
+      // Positions of an idle capture are committed as well: the commit meant here comes after the message.
+      const isSent = requests.some(({ apiKey, frame }) => apiKey === PRODUCE && frame.includes(source.topic('out')));
+      return request.apiKey === END_TXN && isSent ? { at: 'request', act: 'drop' } : undefined;
     };
     const id = randomUUID();
     await database.transaction(async (sql) => {
@@ -138,12 +140,10 @@ describe('messages across a kill', () => {
     await eventually(() => expect(kafka.log.length).toBeGreaterThan(0));
     await kill();
     // Both had been sent under the one commit that never came.
-    const sent = Buffer.concat(
-      requests.filter(({ apiKey }) => apiKey === PRODUCE).map(({ frame }) => frame),
-    ).toString();
-    expect(sent).toContain(source.topic('out'));
-    expect(sent).toContain(source.topic('a'));
-    expect(requests.filter(({ apiKey }) => apiKey === END_TXN)).toHaveLength(1);
+    const commit = requests.findIndex(({ n }) => n === kafka.log[0]!.request.n);
+    const sent = requests.slice(0, commit).filter(({ apiKey }) => apiKey === PRODUCE);
+    expect(sent.some(({ frame }) => frame.includes(source.topic('out')))).toBe(true);
+    expect(sent.some(({ frame }) => frame.includes(source.topic('a')))).toBe(true);
     expect([await source.seen('out'), (await source.seen('a')).length]).toEqual([[], 1]);
     kafka.decide = () => undefined;
     await run();

@@ -54,7 +54,6 @@ export class SourceTables implements TableLookup {
       ? table.keyColumns.every((column) => relation.columns.some(({ name: found }) => found === column))
       : identity.length === table.keyColumns.length && table.keyColumns.every((column) => identity.includes(column));
     if (!fits) throw keyChanged(name, table.keyColumns, identity);
-    refuseLostRules(table, relation);
     await this.#learnTypes(relation.columns);
     return this.#shape(table, relation.columns);
   }
@@ -85,6 +84,7 @@ export class SourceTables implements TableLookup {
   }
 
   #shape(table: CatalogTable, columns: readonly { readonly name: string; readonly typeOid: number }[]): TableShape {
+    refuseLostRules(table, columns);
     const rules = table.spec.columns ?? {};
     const encoded = columns.map(({ name, typeOid }) => ({
       name,
@@ -95,7 +95,7 @@ export class SourceTables implements TableLookup {
 }
 
 /** A renamed column would be published in clear: its rule knows it by the old name. */
-function refuseLostRules({ spec, names }: CatalogTable, { columns }: Relation): void {
+function refuseLostRules({ spec, names }: CatalogTable, columns: CatalogTable['columns']): void {
   const sent = columns.map(({ name }) => name);
   const lost = Object.keys(spec.columns ?? {}).filter(
     (name) => !sent.includes(name) && spec.only?.includes(name) !== false,

@@ -1,35 +1,32 @@
 import type { Client } from 'pg';
 import type { AckPolicy } from './ack-policy.js';
 import type { ResolvedOptions } from './capture.options.js';
+import { checkSetup, refusedSession } from './doctor/check-setup.js';
 import type { Lsn } from './lsn.js';
 import type { MadeSlot } from './machine-states.js';
 import { openReplicationSession, openSession, textRows } from './postgres-session.js';
 import { ensurePublication, unpublishedTables } from './publication.js';
 import { ReplicationStream } from './replication-stream.js';
-import {
-  checkServer,
-  createSlot,
-  dropPublicationIfExists,
-  dropSlotIfExists,
-  readServer,
-  readTimelineSwitch,
-} from './server.js';
+import { createSlot, dropPublicationIfExists, dropSlotIfExists, readServer, readTimelineSwitch } from './server.js';
 import type { SnapshotSource } from './snapshot/snapshot-source.js';
 import { SourceSession } from './snapshot/source-session.js';
 import type { Source, SourceConnection, SourceStream } from './source.js';
-import { SourceTables } from './source-tables.js';
+import type { SourceTables } from './source-tables.js';
 import type { ServerFacts } from './verify-slot.js';
 
 /** The source as it is: one ordinary session, one for replication commands, and one that streams. */
 export function postgresSource(options: ResolvedOptions): Source {
   const { connectionString, name } = options;
+  let served = false;
   return {
     async connect() {
       const opening = [openSession(connectionString, name), openReplicationSession(connectionString, name)] as const;
       try {
-        const [sql, replication] = await Promise.all(opening);
-        await checkServer(sql, options.generatedColumns);
-        return new PostgresConnection(options, sql, replication, await SourceTables.read(sql, options));
+        const [session, replication] = await Promise.allSettled(opening);
+        if (session.status === 'rejected') throw refusedSession(session.reason, connectionString);
+        const tables = await checkSetup(session.value, options, replication, served);
+        served = true;
+        return new PostgresConnection(options, session.value, await opening[1], tables);
       } catch (error) {
         await Promise.all(opening.map((session) => session.then(end, () => {})));
         throw error;

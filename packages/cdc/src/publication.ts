@@ -36,6 +36,23 @@ export async function ensurePublication(
   return (await readPublication(sql, name, generated))!.oid;
 }
 
+/**
+ * Whether the publication is as `ensurePublication` would leave it, for tables without lists of columns and filters: those only the server can
+ * compare, with a publication on trial that takes rights.
+ */
+export async function publicationState(
+  sql: Client,
+  name: string,
+  tables: readonly CatalogTable[],
+  generated: 'none' | 'stored',
+): Promise<'missing' | 'fits' | 'differs'> {
+  const found = await readPublication(sql, name, generated);
+  if (found === undefined) return 'missing';
+  const fits =
+    found.options && found.generated && (found.allTables || found.tables === (await wantedTables(sql, tables)));
+  return fits ? 'fits' : 'differs';
+}
+
 /** Wanted tables whose changes the publication does not carry: made again under their name, or taken out of it. Undefined: there is no publication. */
 export async function unpublishedTables(
   sql: Client,

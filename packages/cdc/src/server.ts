@@ -1,5 +1,4 @@
 import type { Client } from 'pg';
-import { CaptureError } from './cdc.errors.js';
 import { parseLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import type { MadeSlot } from './machine-states.js';
@@ -53,31 +52,6 @@ export async function readTimelineSwitch(replication: Client, timeline: number, 
     if (Number(parent) === from && lsn !== undefined) return parseLsn(lsn);
   }
   return parseLsn('0/0');
-}
-
-/** Refuses a server that cannot serve capture, with every fault and its remedy. */
-export async function checkServer(sql: Client, generatedColumns: 'none' | 'stored'): Promise<void> {
-  const [row] = await textRows(
-    sql,
-    `SELECT current_setting('wal_level'), current_setting('max_replication_slots'), current_setting('max_wal_senders'),
-            (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user), current_user,
-            current_setting('server_version_num')::int >= 180000`,
-  );
-  const [walLevel, slots, senders, replication, user, publishesGenerated] = row!;
-  const faults: string[] = [];
-  if (walLevel !== 'logical')
-    faults.push(`wal_level is "${walLevel}". Set wal_level = logical and restart the server.`);
-  if (slots === '0') faults.push('max_replication_slots is 0. Raise it and restart the server.');
-  if (senders === '0') faults.push('max_wal_senders is 0. Raise it and restart the server.');
-  if (replication === 'f') faults.push(`role "${user}" may not replicate. ALTER ROLE "${user}" REPLICATION.`);
-  if (generatedColumns === 'stored' && publishesGenerated !== 't')
-    faults.push('generatedColumns "stored" needs Postgres 18. Leave it out: generated columns are absent then.');
-  if (faults.length === 0) return;
-  throw new CaptureError(
-    'CDC_SERVER_NOT_READY',
-    `${faults.length} fault(s):${faults.map((fault) => `\n  - ${fault}`).join('')}`,
-    { faults },
-  );
 }
 
 /** Creates the slot. Postgres waits for the transactions that are running, so that everything before it is visible. */

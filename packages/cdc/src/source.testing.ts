@@ -35,7 +35,8 @@ export class Source {
 
   private constructor(
     readonly url: string,
-    readonly sql: Client,
+    /** Replaced where its server was restarted. */
+    public sql: Client,
     readonly log: Log,
     private readonly drop: () => Promise<void>,
   ) {}
@@ -44,12 +45,18 @@ export class Source {
   static async open(serverUrl = databaseUrl): Promise<Source> {
     const database = await testDatabase(serverUrl);
     const sql = new Client({ connectionString: database.url });
+    // A server that is restarted ends the session.
+    sql.on('error', () => {});
     await sql.connect();
     return new Source(database.url, sql, kafkaLog({ brokers }), () => database.drop());
   }
 
-  async client(): Promise<Client> {
-    const client = new Client({ connectionString: this.url });
+  client(): Promise<Client> {
+    return this.clientOf(this.url);
+  }
+
+  async clientOf(connectionString: string): Promise<Client> {
+    const client = new Client({ connectionString });
     client.on('error', () => {});
     await client.connect();
     this.#clients.push(client);

@@ -9,6 +9,7 @@ import { captureSettings } from './capture-config.js';
 import { runCaptures } from './capture-run.js';
 import type { CaptureStats } from './capture-stats.js';
 
+const PRODUCE = 0;
 const END_TXN = 26;
 
 let source: Source;
@@ -103,7 +104,12 @@ describe('headwater capture', () => {
       const logger = { info: (line: string) => lines.push(line), warn: (line: string) => lines.push(line) };
       const running = runCaptures({ captures, log, logger, signal: stop.signal });
       await eventually(() => expect(lines).toEqual([expect.stringContaining('streaming from')]));
-      proxy.decide = ({ apiKey }) => (apiKey === END_TXN ? { at: 'request', act: 'hold' } : undefined);
+      let produced = false;
+      proxy.decide = ({ apiKey, frame }) => {
+        // The commit of the row, not that of an idle position before it.
+        produced ||= apiKey === PRODUCE && frame.includes(topic('a'));
+        return produced && apiKey === END_TXN ? { at: 'request', act: 'hold' } : undefined;
+      };
       await source.sql.query(`INSERT INTO a VALUES (1, 'x')`);
       await proxy.strikes(1);
       stop.abort();
@@ -113,7 +119,7 @@ describe('headwater capture', () => {
       expect((await source.slotFacts())!.pid).toBeNull();
       const position = await source.lastPosition();
       expect((await source.slotFacts())!.confirmed).toBe(formatLsn(position.endLsn));
-      expect(await source.seenIn(`${source.name}.public.a`, 1)).toHaveLength(1);
+      expect(await source.seenIn(topic('a'), 1)).toHaveLength(1);
     } finally {
       stop.abort();
       await log.close();

@@ -94,23 +94,10 @@ export class Source {
     return capture;
   }
 
-  /** Streaming, and all rows that were there are published. */
   async started(tables: readonly string[], more: Partial<CaptureOptions> = {}): Promise<Capture> {
     const capture = this.capture(tables, more);
     await capture.start();
-    await this.snapshotsOver(capture);
     return capture;
-  }
-
-  async snapshotsOver(capture: Capture): Promise<void> {
-    await eventually(
-      () => {
-        const { snapshots, state, lastError } = capture.status();
-        if (snapshots.length > 0 && state !== 'halted')
-          throw new Error(`unfinished: ${JSON.stringify(snapshots)}; ${lastError}`);
-      },
-      { timeoutMs: 30_000, intervalMs: 5 },
-    );
   }
 
   /** All committed records of a topic, in order per partition. */

@@ -22,6 +22,7 @@ export class SnapshotRun {
   /** Rows published by this process, and the moment it began to read. */
   readonly pace = { rows: 0, since: undefined as number | undefined };
   #paused: boolean;
+  #failed = false;
 
   /** A table that is not captured any more counts as done. */
   constructor(
@@ -59,7 +60,7 @@ export class SnapshotRun {
 
   /** The first thing to do, table by table in their order. */
   next(now: number): Task | undefined {
-    if (this.#paused) return undefined;
+    if (this.#paused || this.#failed) return undefined;
     for (const table of this.tables) {
       const step = table.run.next(now);
       if (step !== undefined) return { of: this, table, step };
@@ -67,8 +68,14 @@ export class SnapshotRun {
     return undefined;
   }
 
+  /** It cannot be taken: nothing more is done for it until it is stopped. */
+  fail(): void {
+    this.#failed = true;
+  }
+
   pause(paused: boolean): void {
     this.#paused = paused;
+    this.#failed = false;
     this.giveUp();
   }
 

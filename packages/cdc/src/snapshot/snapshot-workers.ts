@@ -141,6 +141,7 @@ export class SnapshotWorkers {
     logger.warn(`capture ${name}: snapshot "${of.id}" of ${table.run.state.table}: ${errorMessage(error)}`);
     if (!isFatal(error)) return;
     if (of.cause === 'needed') throw error;
+    of.fail();
     const source = await this.#open();
     try {
       await source.emit(SIGNAL_PREFIX, signalContent(name, signalKey, { signal: 'stop', id: of.id }));

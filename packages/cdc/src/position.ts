@@ -67,7 +67,7 @@ export async function readPosition(log: Log, topic: string, name: string): Promi
   return undefined;
 }
 
-/** Reads one partition from `from` up to `to`. */
+/** Reads one partition from `from` up to `to`, waiting for what is not decided yet; ends early when the signal aborts. */
 export async function readRecords(
   log: Log,
   topic: string,
@@ -75,12 +75,13 @@ export async function readRecords(
   from: number,
   to: number,
   each: (record: LogRecord) => void,
+  signal?: AbortSignal,
 ): Promise<void> {
   const reader = log.reader();
   try {
     reader.seek(topic, partition, from);
-    for (let next = from; next < to;) {
-      for (const batch of await reader.poll({ maxWaitMs: 500 })) {
+    for (let next = from; next < to && signal?.aborted !== true;) {
+      for (const batch of await reader.poll({ maxWaitMs: 500, ...(signal && { signal }) })) {
         next = batch.nextOffset;
         for (const record of batch.records) if (record.offset < to) each(record);
       }

@@ -1,5 +1,5 @@
 import { headerText } from '@headwater/core';
-import type { Log } from '@headwater/core';
+import type { Log, LogRecord } from '@headwater/core';
 import { readRecords } from '../position.js';
 import type { TableShape } from '../rows.js';
 
@@ -24,19 +24,23 @@ export class Leftovers {
     private readonly passes: number,
   ) {}
 
-  /** Reads what has been committed since the last call, or ever. */
-  async readOn(): Promise<void> {
-    for (const { partition, start, lastStable } of await this.log.admin.offsets(this.shape.topic)) {
+  /**
+   * Reads what has been written since the last call, or ever, and waits until all of it is decided: the position may be visible before the markers of
+   * its transaction have reached this topic, and a row that is not seen yet would be buried.
+   */
+  async readOn(signal: AbortSignal): Promise<void> {
+    for (const { partition, start, high } of await this.log.admin.offsets(this.shape.topic)) {
       const from = Math.max(start, this.#read[partition] ?? 0);
-      this.#read[partition] = lastStable;
-      if (from >= lastStable) continue;
+      this.#read[partition] = high;
+      if (from >= high) continue;
       const end = this.topicEnds[partition] ?? 0;
-      await readRecords(this.log, this.shape.topic, partition, from, lastStable, (record) => {
+      const each = (record: LogRecord) => {
         if (record.key === null || hash(record.key) % this.passes !== this.pass) return;
         if (headerText(record.headers, 'hw_table') !== this.shape.table) return;
         if (record.value === null || record.offset >= end) this.keys.delete(record.key.toString());
         else this.keys.add(record.key.toString());
-      });
+      };
+      await readRecords(this.log, this.shape.topic, partition, from, high, each, signal);
     }
   }
 }

@@ -218,7 +218,7 @@ export class SnapshotWorkers {
     const passes = passesFor(topicEnds);
     for (let pass = 0; pass < passes && table.run.generation === generation && !signal.aborted; pass++) {
       const left = new Leftovers(log, shape, topicEnds, pass, passes);
-      await left.readOn();
+      await left.readOn(signal);
       const last = pass === passes - 1;
       if (left.keys.size === 0 && !last) continue;
       const id = this.stream.open(table);
@@ -234,7 +234,8 @@ export class SnapshotWorkers {
         await source.emit(WATERMARK_PREFIX, this.stream.mark(id, 'low'));
         // All that the stream told before is committed and is seen now; what it tells from here on is remembered.
         await this.#until(() => ended !== undefined || (low !== undefined && this.#published >= low), signal);
-        await left.readOn();
+        await left.readOn(signal);
+        if (signal.aborted) return;
         await source.emit(WATERMARK_PREFIX, this.stream.mark(id, 'high'));
         await this.#until(() => ended !== undefined, signal);
       } finally {

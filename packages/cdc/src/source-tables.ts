@@ -1,3 +1,5 @@
+import { systemClock } from '@headwater/core';
+import type { Clock } from '@headwater/core';
 import type { Client } from 'pg';
 import { keyChanged } from './verify-slot.js';
 import { readTables, readTypes } from './catalog.js';
@@ -8,7 +10,8 @@ import { JsonTypes } from './json-types.js';
 import type { PgType } from './json-types.js';
 import { OutboxMessages } from './outbox-key.js';
 import type { Relation, Tuple } from './pgoutput.js';
-import { quoteName, textRows } from './postgres-session.js';
+import { quoteName } from './postgres-session.js';
+import { readPresentRow } from './re-read.js';
 import { tableShape } from './rows.js';
 import type { TableShape } from './rows.js';
 import { formatTableName } from './table-name.js';
@@ -18,19 +21,21 @@ import type { TableLookup } from './transaction-assembler.js';
 export class SourceTables implements TableLookup {
   #json: JsonTypes;
 
-  private constructor(
+  constructor(
     private readonly sql: Client,
     readonly tables: readonly CatalogTable[],
     private types: ReadonlyMap<number, PgType>,
     readonly messages: OutboxMessages,
     private readonly hashKey: string | undefined,
+    private readonly clock: Clock,
   ) {
     this.#json = new JsonTypes(types);
   }
 
-  static async read(sql: Client, options: TableOptions): Promise<SourceTables> {
+  static async read(sql: Client, options: TableOptions & { readonly clock?: Clock }): Promise<SourceTables> {
     const tables = await readTables(sql, options);
-    return new SourceTables(sql, tables, await readTypes(sql), await OutboxMessages.of(sql), options.hashKey);
+    const [types, messages] = [await readTypes(sql), await OutboxMessages.of(sql)];
+    return new SourceTables(sql, tables, types, messages, options.hashKey, options.clock ?? systemClock);
   }
 
   get keys(): Readonly<Record<string, readonly string[]>> {
@@ -65,7 +70,7 @@ export class SourceTables implements TableLookup {
     this.#json = new JsonTypes(this.types);
   }
 
-  async readRow(shape: TableShape, row: Tuple): Promise<Tuple | undefined> {
+  async readRow(shape: TableShape, row: Tuple, xid: number): Promise<Tuple | undefined> {
     const table = this.tables.find((candidate) => candidate.spec.table === shape.table);
     if (table === undefined || shape.key.some((i) => typeof row[i] !== 'string')) return undefined;
     const key = shape.key.map((i) => quoteName(shape.columns[i]!.name));
@@ -74,8 +79,8 @@ export class SourceTables implements TableLookup {
     const wanted = shape.columns.map(({ name, encode }) => (encode === excluded ? 'NULL' : quoteName(name))).join(', ');
     const values = shape.key.map((i) => row[i]);
     try {
-      const rows = await textRows(this.sql, `SELECT ${wanted} FROM ${table.sqlName} WHERE ${where}`, values);
-      return rows[0];
+      const select = `${wanted} FROM ${table.sqlName} WHERE ${where}`;
+      return await readPresentRow(this.sql, this.clock, { select, values, xid });
     } catch (error) {
       // A column or the table has gone since: the header hw_unchanged will say what is missing.
       if (/^42(703|P01)$/.test(String((error as { code?: unknown }).code))) return undefined;

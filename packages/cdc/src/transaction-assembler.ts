@@ -33,8 +33,8 @@ export interface Sink {
 export interface TableLookup {
   /** The shape of a published table; undefined when it is not captured. Throws CDC_KEY_CHANGED. */
   shape(relation: Relation): Promise<TableShape | undefined>;
-  /** The present row with this key, as text in the order of the columns; undefined when it is gone. */
-  readRow(shape: TableShape, key: Tuple): Promise<Tuple | undefined>;
+  /** The row with this key, as text in the order of the columns, as transaction `xid` left it or later ones; undefined when it is gone. */
+  readRow(shape: TableShape, key: Tuple, xid: number): Promise<Tuple | undefined>;
 }
 
 /** Opens a message of ours; undefined when the outbox did not write it. */
@@ -149,7 +149,7 @@ export class TransactionAssembler {
       return undefined;
     }
     return this.lookup
-      .readRow(shape, filled(image, old?.tuple ?? []))
+      .readRow(shape, filled(image, old?.tuple ?? []), open.xid)
       .then((present) => this.#put(open, shape, op, old, present === undefined ? image : filled(image, present), at));
   }
 

@@ -70,7 +70,8 @@ const SURVEYS: Readonly<Record<string, Survey>> = {
 const lost = Object.assign(new Error('connection reset'), { code: 'ECONNRESET' });
 const busy = Object.assign(new Error('slot "s" is active for PID 7'), { code: '55006' });
 const fenced = new CaptureError('CDC_FENCED', 'another capture took over');
-const failures: readonly MachineEvent[] = [lost, busy, fenced].map((error) => ({ name: 'failed', error }));
+const gone = Object.assign(new Error('replication slot "s" does not exist'), { code: '42704' });
+const failures: readonly MachineEvent[] = [lost, busy, gone, fenced].map((error) => ({ name: 'failed', error }));
 const made = { lsn: parseLsn('0/300') };
 
 const EVENTS: { readonly [E in EventName]: readonly MachineEvent[] } = {
@@ -176,6 +177,22 @@ describe('machine', () => {
   it.each(MODES)('with snapshot %s keeps its invariants on every path', (mode) => {
     const reached = walk(mode);
     expect([...reached].toSorted()).toEqual(Object.keys(STATES).toSorted());
+  });
+
+  it('looks again when slot or publication are gone in the middle, and refuses nothing before the fence but another cluster', () => {
+    const after = (state: MachineState, event: MachineEvent) => next(options('initial'), state, event).state;
+    for (const state of [STATES.acquiring, STATES.streaming])
+      expect(after(state, { name: 'failed', error: gone })).toMatchObject({ name: 'closing', after: { do: 'retry' } });
+    expect(after(STATES.fencing, { name: 'failed', error: gone })).toMatchObject({ after: { do: 'halt' } });
+    const looked = (hold: StateOf<'verifying'>['hold'], survey: Survey) =>
+      after({ ...STATES.verifying, hold }, { name: 'surveyed', ...survey });
+    expect(looked('nothing', SURVEYS['slot ahead']!)).toMatchObject({ name: 'locking' });
+    expect(looked('lock', SURVEYS['slot ahead']!)).toMatchObject({ name: 'fencing' });
+    for (const hold of ['fenced lock', 'slot'] as const)
+      expect(looked(hold, SURVEYS['slot ahead']!)).toMatchObject({ after: { error: { code: 'CDC_SLOT_AHEAD' } } });
+    expect(looked('nothing', SURVEYS['another cluster']!)).toMatchObject({
+      after: { error: { code: 'CDC_OTHER_CLUSTER' } },
+    });
   });
 
   it('backs off from 0.1 to 5 s while it fails, and from 50 to 800 ms while another has the slot', () => {

@@ -196,7 +196,9 @@ function prepared(state: StateOf<'preparing'>, event: EventOf<'prepared'>, optio
 
 /** S6: halts on what a repetition cannot mend, waits for who has the slot, and tries everything else again. */
 function failed(state: MachineState, { error }: EventOf<'failed'>, options: MachineOptions): Transition {
-  if (isFatal(error)) return halt(state, error);
+  // Slot or publication were dropped since the last look: the next one tells what that means.
+  const gone = errorCode(error) === '42704' && (state.name === 'acquiring' || state.name === 'streaming');
+  if (isFatal(error) && !gone) return halt(state, error);
   // Lost the race for the slot: Postgres names the holder in its message.
   if (errorCode(error) === '55006') return close(state, { do: 'wait', holder: errorMessage(error) });
   const message = `capture ${options.name}: ${errorMessage(error)}`;

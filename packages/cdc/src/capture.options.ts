@@ -137,3 +137,8 @@ export function topicsOf({ tables, topics, positionTopic }: ResolvedOptions): re
   const names = topics === undefined ? [] : [...new Set(tables.map(({ topic }) => topic))];
   return [spec(positionTopic, 1), ...names.map((topic) => spec(topic, topics!.partitions))];
 }
+
+/** The topics that a capture with these options makes or verifies at its start. */
+export function captureTopics(options: Omit<CaptureOptions, 'log'>): readonly TopicSpec[] {
+  return topicsOf(resolveOptions(options as CaptureOptions));
+}

@@ -1,13 +1,18 @@
 import { compacted, errorCode, errorMessage, modelOf } from '@headwater/core';
 import type { Engine, EngineContext, Health, Running } from '@headwater/core';
+import { captureMetrics } from './capture-metrics.js';
 import { Capture } from './capture.js';
 import type { CapturedTable, CaptureOptions } from './capture.options.js';
+import type { SlotAlarmPolicy } from './slot-health.js';
+import { SlotWatch } from './slot-watch.js';
 
 export interface CaptureEngineOptions {
   readonly name: string;
   readonly connectionString: string;
   /** Default `initial`. */
   readonly snapshot?: CaptureOptions['snapshot'];
+  /** When the slot is worth a warning in the log and an alarm in the metrics. Default SLOT_ALARM_DEFAULTS. */
+  readonly slotAlarms?: SlotAlarmPolicy;
 }
 
 const STANDBY_PAUSE_MS = 1_000;
@@ -56,7 +61,16 @@ async function startCapture(
       logger: { info: (message) => logger.log(message), warn: (message) => logger.warn(message) },
     });
   let current = open();
+  const watch = new SlotWatch({
+    name: options.name,
+    connectionString: options.connectionString,
+    slot: `headwater_${options.name}`,
+    clock: context.clock,
+    logger: { info: (message) => logger.log(message), warn: (message) => logger.warn(message) },
+    ...(options.slotAlarms === undefined ? {} : { alarms: options.slotAlarms }),
+  });
   await current.start();
+  watch.start();
   const follow = async (): Promise<void> => {
     while (!stop.signal.aborted) {
       try {
@@ -76,15 +90,18 @@ async function startCapture(
       stop.abort();
       await current.stop();
       await followed;
+      await watch.stop();
     },
     health: (): Health => {
       const { state, ...facts } = current.status();
+      const { health: slot, lagBytes, lagMs, alarms } = watch.watched(facts.endLsn);
       return {
         name: `capture ${options.name}`,
         status: facts.unpublished.length > 0 ? 'down' : healthOf(state),
-        facts: { state, ...facts },
+        facts: { state, ...facts, lagBytes, lagMs, slot, alarms },
       };
     },
+    metrics: () => captureMetrics(options.name, current.status(), watch.watched(current.status().endLsn)),
   };
 }
 

@@ -67,6 +67,11 @@ export async function readPosition(log: Log, topic: string, name: string): Promi
   return undefined;
 }
 
+/** As `readPosition`, also where nothing was ever written. */
+export async function readPositionIfAny(log: Log, topic: string, name: string): Promise<Position | undefined> {
+  return (await log.admin.partitionCounts([topic])).has(topic) ? readPosition(log, topic, name) : undefined;
+}
+
 /** Reads one partition from `from` up to `to`, waiting for what is not decided yet; ends early when the signal aborts. */
 export async function readRecords(
   log: Log,

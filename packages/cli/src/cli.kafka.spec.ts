@@ -78,7 +78,7 @@ describe('headwater', () => {
     expect(unknown).toMatchObject({
       code: 2,
       out: '',
-      err: expect.stringMatching(/"prked"[^]*\nType: headwater capture \| drop \| parked \| topics$/),
+      err: expect.stringMatching(/"prked"[^]*\nType: headwater capture \| doctor \| drop \| parked \| topics$/),
     });
     expect(noBrokers).toMatchObject({ code: 2, err: expect.stringMatching(/No brokers[^]*\nType: --config FILE/) });
     expect(noReason).toMatchObject({ code: 2, err: expect.stringMatching(/needs a reason[^]*\nType: .*--reason/) });

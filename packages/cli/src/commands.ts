@@ -1,7 +1,8 @@
 import type { Command } from './command.js';
 import { capture } from './commands/capture.js';
+import { doctor } from './commands/doctor.js';
 import { drop } from './commands/drop.js';
 import { parked } from './commands/parked.js';
 import { topics } from './commands/topics.js';
 
-export const commands: readonly Command[] = [capture, drop, parked, topics];
+export const commands: readonly Command[] = [capture, doctor, drop, parked, topics];

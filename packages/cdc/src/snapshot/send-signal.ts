@@ -3,7 +3,7 @@ import type { Log } from '@headwater/core';
 import type { ResolvedOptions } from '../capture.options.js';
 import { CaptureError } from '../cdc.errors.js';
 import type { Lsn } from '../lsn.js';
-import { readPosition } from '../position.js';
+import { readPositionIfAny } from '../position.js';
 import { openSession } from '../postgres-session.js';
 import { SIGNAL_PREFIX } from '../snapshot-window.js';
 import { signalContent } from './signals.js';
@@ -38,7 +38,7 @@ export async function sendSignal(
   }: Pick<ResolvedOptions, 'name' | 'connectionString' | 'publication' | 'positionTopic'> & { readonly log: Log },
   signal: Signal,
 ): Promise<Lsn> {
-  const key = (await readPosition(log, positionTopic, name))?.signalKey;
+  const key = (await readPositionIfAny(log, positionTopic, name))?.signalKey;
   if (key === undefined) {
     throw new CaptureError(
       'CDC_SIGNAL_UNSIGNED',

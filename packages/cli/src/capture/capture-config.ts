@@ -80,6 +80,7 @@ const OWN = {
   maxBatchBytes: optional(integer(1_024)),
   maxBatchRows: optional(integer(1)),
   snapshotChunkRows: optional(integer(1)),
+  snapshotWorkers: optional(integer(1, 64)),
   maxQueuedBytes: optional(integer(65_536)),
   inboundTimeoutMs: optional(integer(1_000)),
 };

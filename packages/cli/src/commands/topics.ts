@@ -15,7 +15,7 @@ export const topics: Command = {
     const [act] = operands;
     if (act !== 'diff' && act !== 'apply')
       throw new UsageError([`topics ${act ?? ''}: no such act.`], 'Type: headwater topics diff|apply --config FILE');
-    const specs = specsOf(config);
+    const specs = await specsOf(config);
     if (act === 'apply' && flags['dry-run'] !== true) {
       if (flags['yes'] !== true)
         throw new UsageError(
@@ -35,8 +35,17 @@ export const topics: Command = {
 const line = ({ topic, setting, wanted, found, remedy }: TopicDifference): string =>
   `${topic}: ${setting} is ${found ?? 'missing'}, wanted ${wanted}. ${remedy}`;
 
-function specsOf({ path, file }: Config): readonly TopicSpec[] {
+async function specsOf(config: Config): Promise<readonly TopicSpec[]> {
+  const { path, file } = config;
   if (path === undefined) throw new UsageError(['topics needs a file.'], `Type: --config FILE, with ${EXAMPLE}`);
+  // The file of a capture tells its topics by its tables.
+  if (file['tables'] !== undefined || file['captures'] !== undefined) {
+    const [{ captureSettings }, { captureTopics }] = await Promise.all([
+      import('../capture/capture-config.js'),
+      import('@headwater/cdc'),
+    ]);
+    return captureSettings(config).flatMap((capture) => captureTopics(capture));
+  }
   const listed = file['topics'];
   if (!Array.isArray(listed)) throw new UsageError([`${path}: topics is not a list.`], `Write ${EXAMPLE}.`);
   const mistakes = listed.flatMap((spec: Partial<TopicSpec> | null, i) =>

@@ -5,7 +5,7 @@ import type { CaptureOptions, ResolvedOptions } from './capture.options.js';
 import { CaptureError } from './cdc.errors.js';
 import { readRecords } from './position.js';
 import { openSession, quoteName, textRows } from './postgres-session.js';
-import { notCommitted } from './publish.js';
+import { notCommitted } from './publish.errors.js';
 
 /** What a capture keeps besides the records it has published. */
 export interface CaptureRemains {

@@ -46,11 +46,27 @@ export class JsonTypes {
   }
 }
 
+/** How a value is written from bytes; `other`: by its text encoder only. */
+export type ScalarForm = 'string' | 'integer' | 'float' | 'boolean' | 'timestamp' | 'time' | 'json' | 'other';
+
+/** The form of an encoder that `JsonTypes` gave. */
+export function scalarForm(encode: JsonEncoder): ScalarForm {
+  return FORMS.get(encode) ?? 'other';
+}
+
 const string: JsonEncoder = (text) => JSON.stringify(text);
-const asIs: JsonEncoder = (text) => text;
-const float: JsonEncoder = (text) => (text === 'NaN' || text.endsWith('Infinity') ? `"${text}"` : text);
-const bool: JsonEncoder = (text) => (text === 't' ? 'true' : 'false');
+const integer: JsonEncoder = (text) => checked(text, /^-?\d+$/, 'an integer');
+const json: JsonEncoder = (text) => text;
+const float: JsonEncoder = (text) =>
+  /^(NaN|-?Infinity)$/.test(text) ? `"${text}"` : checked(text, /^[\d.e+-]+$/, 'a number');
+const bool: JsonEncoder = (text) => (checked(text, /^[tf]$/, 'a boolean') === 't' ? 'true' : 'false');
 const bytea: JsonEncoder = (text) => `"${Buffer.from(text.slice(2), 'hex').toString('base64')}"`;
+
+/** What Postgres never prints is damage. */
+function checked(text: string, form: RegExp, what: string): string {
+  if (!form.test(text)) throw new RangeError(`not ${what}`);
+  return text;
+}
 
 const TIMESTAMP = /^(\d{4,}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?(\+00)?$/;
 const timestamp: JsonEncoder = (text) => {
@@ -59,10 +75,10 @@ const timestamp: JsonEncoder = (text) => {
   if (match === null) return string(text);
   return `"${match[1]}T${match[2]}.${(match[3] ?? '').padEnd(6, '0')}${match[4] === undefined ? '' : 'Z'}"`;
 };
-const TIME = /^(\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?(.*)$/;
+const TIME = /^(\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?([+-][\d:]*)?$/;
 const time: JsonEncoder = (text) => {
   const match = TIME.exec(text);
-  return match === null ? string(text) : `"${match[1]}.${(match[2] ?? '').padEnd(6, '0')}${match[3]}"`;
+  return match === null ? string(text) : `"${match[1]}.${(match[2] ?? '').padEnd(6, '0')}${match[3] ?? ''}"`;
 };
 
 const hstore: JsonEncoder = (text) =>
@@ -90,15 +106,25 @@ function arrayOf(encode: JsonEncoder, delimiter: string): JsonEncoder {
 const SCALARS: ReadonlyMap<number, JsonEncoder> = new Map([
   [16, bool],
   [17, bytea],
-  [21, asIs],
-  [23, asIs],
-  [26, asIs],
-  [114, asIs],
-  [3802, asIs],
+  [21, integer],
+  [23, integer],
+  [26, integer],
+  [114, json],
+  [3802, json],
   [700, float],
   [701, float],
   [1083, time],
   [1114, timestamp],
   [1184, timestamp],
   [1266, time],
+]);
+
+const FORMS: ReadonlyMap<JsonEncoder, ScalarForm> = new Map([
+  [string, 'string'],
+  [integer, 'integer'],
+  [float, 'float'],
+  [bool, 'boolean'],
+  [timestamp, 'timestamp'],
+  [time, 'time'],
+  [json, 'json'],
 ]);

@@ -45,7 +45,7 @@ export type PgMessage =
   | LogicalMessage;
 
 /** Microseconds between 1970 and 2000, where Postgres begins to count. */
-const EPOCH_MICROS = 946_684_800_000_000n;
+export const EPOCH_MICROS = 946_684_800_000_000n;
 
 /**
  * Decodes one pgoutput message (protocol version 1, text format). Every byte must be accounted for: a truncated, overlong or
@@ -59,14 +59,19 @@ export function decodePgoutput(bytes: Buffer, at: string): PgMessage {
     if (cursor.left !== 0) throw new RangeError(`${cursor.left} bytes too many`);
     return message;
   } catch (error) {
-    throw new CaptureError(
-      'CDC_PROTOCOL',
-      `message of type "${tag}" at ${at} cannot be decoded: ${errorMessage(error)}. Nothing of it was published or acknowledged. ` +
-        'Check that nothing between capture and the server alters bytes, then start capture again.',
-      { type: tag, lsn: at },
-      error,
-    );
+    throw undecodable(tag, at, error);
   }
+}
+
+/** What is told of a message that cannot be decoded. */
+export function undecodable(tag: string, at: string, error: unknown): CaptureError {
+  return new CaptureError(
+    'CDC_PROTOCOL',
+    `message of type "${tag}" at ${at} cannot be decoded: ${errorMessage(error)}. Nothing of it was published or acknowledged. ` +
+      'Check that nothing between capture and the server alters bytes, then start capture again.',
+    { type: tag, lsn: at },
+    error,
+  );
 }
 
 function decodeBody(tag: string, c: Cursor): PgMessage {

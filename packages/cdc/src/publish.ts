@@ -1,9 +1,19 @@
-import type { Clock, LogTransaction, LogWriter, OutRecord, Outcome } from '@headwater/core';
-import { errorCode, errorMessage } from '@headwater/core';
-import { CaptureError } from './cdc.errors.js';
+import { RecordRuns } from '@headwater/core';
+import type {
+  Clock,
+  LogInput,
+  LogTransaction,
+  LogWriter,
+  OutRecord,
+  Outcome,
+  TakenRun,
+  TopicRuns,
+} from '@headwater/core';
 import { maxLsn } from './lsn.js';
 import { positionRecord } from './position.js';
 import type { Position } from './position.js';
+import { failed, notCommitted, topicMissing } from './publish.errors.js';
+import type { TopicLimits } from './topic-limits.js';
 import type { Progress, Sink } from './transaction-assembler.js';
 
 export interface PublishOptions {
@@ -22,20 +32,24 @@ export interface Published {
 
 /** How often positions without rows are written. */
 const IDLE_INTERVAL_MS = 200;
+/** Of a record batch, around its records. */
+const BATCH_HEADER_BYTES = 61;
 
 /**
  * Collects records and writes whole source transactions with the position, one log transaction at a time (P1). A source
- * transaction above the cap is appended in parts to one log transaction, which is committed only when it is complete.
+ * transaction above the cap is appended in parts to one log transaction, which is committed only when it is complete; one part is
+ * collected while the one before is sent, so that memory stays within a few caps however large the transaction.
  */
 export class Publisher implements Omit<Sink, 'ignored'> {
-  #pending: OutRecord[] = [];
-  #bytes = 0;
-  #completeRecords = 0;
+  readonly #runs = new RecordRuns();
+  readonly #limits = new Map<string, TopicLimits>();
+  readonly #limitOf = (topic: string) => this.#limits.get(topic)?.maxBatchBytes;
   #transactions = 0;
   #progress: Required<Omit<Progress, 'states'>> | undefined;
   /** The last of each key is enough: they become durable together. */
-  #states = new Map<string, OutRecord>();
+  readonly #states = new Map<string, OutRecord>();
   #spilled: LogTransaction | undefined;
+  #spilling: Promise<void> = Promise.resolve();
   #spilledRows = 0;
   #inFlight: Promise<void> | undefined;
   #failure: unknown;
@@ -43,18 +57,35 @@ export class Publisher implements Omit<Sink, 'ignored'> {
 
   constructor(
     private readonly writer: LogWriter,
+    private readonly limits: (topics: readonly string[]) => Promise<ReadonlyMap<string, TopicLimits>>,
     private readonly options: PublishOptions,
     private position: Position,
     private readonly onPublished: (published: Published) => void,
   ) {}
 
+  topic(topic: string): TopicRuns | Promise<TopicRuns> {
+    return this.#runs.topic(topic) ?? this.open([topic]).then(() => this.#runs.topic(topic)!);
+  }
+
+  /** Lets records of these topics be added. Rejects with CDC_RECORD_REFUSED when one is missing. */
+  async open(topics: readonly string[]): Promise<void> {
+    const found = await this.limits(topics);
+    for (const topic of topics) {
+      const limits = found.get(topic);
+      if (limits === undefined) throw topicMissing(topic);
+      this.#limits.set(topic, limits);
+      this.#runs.openTopic(topic, limits.partitions, limits.maxBatchBytes - BATCH_HEADER_BYTES);
+    }
+  }
+
   add(record: OutRecord): void {
-    this.#pending.push(record);
-    this.#bytes += 160 + (record.key?.length ?? 0) + (record.value?.length ?? 0);
+    const topic = this.#runs.topic(record.topic);
+    if (topic === undefined) throw new Error(`records for ${record.topic} before it was opened`);
+    topic.add(record);
   }
 
   complete(progress: Progress): void {
-    this.#completeRecords = this.#pending.length;
+    this.#runs.complete();
     this.#transactions += 1;
     this.#progress = {
       commitLsn: maxLsn(progress.commitLsn, this.#commitLsn),
@@ -85,7 +116,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
   }
 
   get isFull(): boolean {
-    return this.#bytes >= this.options.maxBatchBytes || this.#pending.length >= this.options.maxBatchRows;
+    return this.#runs.bytes >= this.options.maxBatchBytes || this.#runs.records >= this.options.maxBatchRows;
   }
 
   get inFlight(): Promise<void> | undefined {
@@ -103,7 +134,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#inFlight !== undefined || this.#progress === undefined) return;
     if (this.#spilled !== undefined && this.#transactions === 0) return;
-    const hasRows = this.#completeRecords > 0 || this.#spilled !== undefined;
+    const hasRows = this.#runs.completeRecords > 0 || this.#spilled !== undefined;
     if (!hasRows && !force && this.idleDelayMs !== 0) return;
     if (!hasRows) this.#lastIdle = this.options.clock.elapsed();
     this.#inFlight = this.#write().catch((error: unknown) => {
@@ -117,12 +148,17 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     // Also a position without rows: it must not end up in the middle of a transaction written in parts.
     this.flush(true);
     if (this.#inFlight !== undefined || !this.isFull) return;
-    this.#spilled ??= this.writer.begin();
-    const part = this.#take(this.#pending.length);
-    this.#spilledRows += part.length;
-    await this.#spilled.append(part).catch((cause: unknown) => {
-      throw failed(cause);
-    });
+    await this.#spilling;
+    if (this.#failure !== undefined) throw this.#failure;
+    const open = (this.#spilled ??= this.writer.begin());
+    const part = this.#runs.take('everything', this.options.clock.now());
+    this.#spilledRows += countOf(part);
+    this.#spilling = open.append(part).then(
+      () => this.#runs.release(part),
+      (cause: unknown) => {
+        this.#failure ??= failed(cause, part, this.#limitOf);
+      },
+    );
   }
 
   /** Writes everything complete and waits for it. */
@@ -140,6 +176,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
   /** Gives up what is not complete. */
   async abandon(): Promise<void> {
     await this.#inFlight;
+    await this.#spilling;
     const open = this.#spilled;
     this.#spilled = undefined;
     await open?.abort();
@@ -148,9 +185,9 @@ export class Publisher implements Omit<Sink, 'ignored'> {
   async #write(): Promise<void> {
     const position: Position = { ...this.position, ...this.#progress!, phase: 'streaming' };
     const transactions = this.#transactions;
-    const records = this.#take(this.#completeRecords);
-    const rows = records.length + this.#spilledRows;
-    const spilled = this.#spilled;
+    const runs = this.#runs.take('complete', this.options.clock.now());
+    const rows = countOf(runs) + this.#spilledRows;
+    const [spilled, spilling] = [this.#spilled, this.#spilling];
     const states = [...this.#states.values()];
     this.#states.clear();
     this.#transactions = 0;
@@ -159,53 +196,26 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     this.#progress = undefined;
     // What arrives while this is in flight builds on the position that will be committed.
     this.position = position;
-    records.push(...states, positionRecord(this.options.positionTopic, this.options.name, position));
-    const outcome = spilled === undefined ? await this.writer.transact(records) : await finish(spilled, records);
-    if (outcome.outcome !== 'committed') throw notCommitted(outcome, this.writer.transactionalId);
+    const inputs = [...runs, ...states, positionRecord(this.options.positionTopic, this.options.name, position)];
+    const outcome = spilled === undefined ? await this.writer.transact(inputs) : await finish(spilled, inputs);
+    await spilling;
+    if (this.#failure !== undefined) throw this.#failure;
+    if (outcome.outcome !== 'committed') throw notCommitted(outcome, this.writer.transactionalId, runs, this.#limitOf);
+    this.#runs.release(runs);
     this.onPublished({ position, rows, transactions });
     this.#inFlight = undefined;
   }
-
-  #take(count: number): OutRecord[] {
-    const taken = count === this.#pending.length ? this.#pending : this.#pending.slice(0, count);
-    this.#pending = count === this.#pending.length ? [] : this.#pending.slice(count);
-    this.#bytes = this.#pending.reduce((sum, r) => sum + 160 + (r.key?.length ?? 0) + (r.value?.length ?? 0), 0);
-    this.#completeRecords = Math.max(0, this.#completeRecords - count);
-    return taken;
-  }
 }
 
-async function finish(transaction: LogTransaction, records: readonly OutRecord[]): Promise<Outcome> {
+function countOf(runs: readonly TakenRun[]): number {
+  return runs.reduce((sum, { count }) => sum + count, 0);
+}
+
+async function finish(transaction: LogTransaction, inputs: readonly LogInput[]): Promise<Outcome> {
   try {
-    await transaction.append(records);
+    await transaction.append(inputs);
   } catch (error) {
     return transaction.abort(error);
   }
   return transaction.commit();
-}
-
-/** P7: fenced is the end; anything else is learned from the position after a new fence. */
-export function notCommitted(outcome: Outcome, transactionalId: string): CaptureError {
-  const cause = outcome.outcome === 'committed' ? undefined : outcome.cause;
-  if (outcome.outcome === 'aborted' && outcome.fenced === 'writer') {
-    return new CaptureError(
-      'CDC_FENCED',
-      `another capture took over transactional id "${transactionalId}". Nothing of the last batch was published or acknowledged here. Run one capture per name.`,
-      { transactionalId },
-      cause,
-    );
-  }
-  return failed(cause, outcome.outcome);
-}
-
-/** What the log refuses of a record for good: the same batch would be refused for ever. */
-const REFUSED = new Set(['RECORD_TOO_LARGE', 'LOG_TOPIC_MISSING', 'LOG_PARTITION_MISSING']);
-
-function failed(cause: unknown, outcome = 'aborted'): CaptureError {
-  if (REFUSED.has(errorCode(cause) ?? '')) {
-    const message = `the log refuses a record: ${errorMessage(cause)} Nothing of its transaction was published or acknowledged. Mend the topic, then start capture again.`;
-    return new CaptureError('CDC_RECORD_REFUSED', message, { outcome }, cause);
-  }
-  const message = `the log transaction ended ${outcome}: ${errorMessage(cause)}. Capture fences, reads its position and goes on.`;
-  return new CaptureError('CDC_PUBLISH_FAILED', message, { outcome }, cause);
 }

@@ -4,14 +4,15 @@ import type { ResolvedOptions } from './capture.options.js';
 import { isFatal } from './cdc.errors.js';
 import type { CaptureError } from './cdc.errors.js';
 import type { Lsn } from './lsn.js';
-import { decodePgoutput } from './pgoutput.js';
 import type { Position } from './position.js';
 import { Publisher } from './publish.js';
 import type { Published } from './publish.js';
-import type { StreamItem, WalStream } from './replication-stream.js';
+import type { WalStream } from './replication-stream.js';
 import type { SnapshotWindow } from './snapshot-window.js';
 import type { SourceTables } from './source-tables.js';
+import { readTopicLimits } from './topic-limits.js';
 import { TransactionAssembler } from './transaction-assembler.js';
+import { WalFrames } from './wal-frames.js';
 
 export interface Pump {
   readonly writer: LogWriter;
@@ -27,23 +28,25 @@ export interface Pump {
   readonly onWal: (lsn: Lsn) => void;
 }
 
-/** How many messages are decoded before timers get their turn. */
-const TURN = 1_000;
+/** How long bytes that are there may be worked on before timers, input and output get their turn. */
+const TURN_MS = 10;
 
 /**
- * Moves messages from one connection into the log until stopped or failed: decode, collect whole transactions, write while the
+ * Moves bytes from one connection into the log until stopped or failed: decode, collect whole transactions, write while the
  * previous write is in flight, acknowledge what is committed (P3).
  */
 export async function pump(run: Pump): Promise<void> {
   const { stream, ack, signal } = run;
-  const { clock } = run.options;
-  const publisher = new Publisher(run.writer, run.options, run.position, (published) => {
+  const { clock, log } = run.options;
+  const limits = (topics: readonly string[]) => readTopicLimits(log.admin, topics, clock);
+  const publisher = new Publisher(run.writer, limits, run.options, run.position, (published) => {
     run.onPublished(published);
     ack.published(published.position.endLsn);
     stream.sendStatus();
   });
   const assembler = new TransactionAssembler(
     {
+      topic: (topic) => publisher.topic(topic),
       add: (record) => publisher.add(record),
       ignored: (error) => run.onIgnored(error),
       complete: (progress) => {
@@ -54,23 +57,26 @@ export async function pump(run: Pump): Promise<void> {
     run.tables,
     run.position.commitLsn,
     run.window,
-    run.options.outbox,
-    run.tables.messages,
+    run.options.outbox ? run.tables.messages : undefined,
   );
+  const work = new FrameWork(run, assembler, publisher);
   const onStop = () => stream.wake();
   signal.addEventListener('abort', onStop);
   try {
-    for (let count = 1; !signal.aborted; count++) {
-      if (count % TURN === 0) await clock.breathe();
-      const item = stream.shift();
-      if (item === undefined) {
+    await publisher.open([...new Set(run.tables.tables.map(({ spec }) => spec.topic))]);
+    let turnEndsAt = clock.elapsed() + TURN_MS;
+    while (!signal.aborted) {
+      const bytes = stream.shift();
+      if (bytes === undefined) {
         publisher.flush();
         await idle(stream, publisher, signal, clock);
+        turnEndsAt = clock.elapsed() + TURN_MS;
         continue;
       }
-      const asked = accept(run, assembler, publisher, item);
-      if (asked !== undefined) await asked;
-      if (publisher.isFull) await publisher.makeRoom();
+      await work.on(bytes);
+      if (clock.elapsed() < turnEndsAt) continue;
+      await clock.breathe();
+      turnEndsAt = clock.elapsed() + TURN_MS;
     }
     await publisher.drain();
   } catch (error) {
@@ -83,19 +89,43 @@ export async function pump(run: Pump): Promise<void> {
   }
 }
 
-function accept(
-  run: Pump,
-  assembler: TransactionAssembler,
-  publisher: Publisher,
-  item: StreamItem,
-): Promise<void> | undefined {
-  if ('bytes' in item) return assembler.accept(decodePgoutput(item.bytes, item.lsn), item.lsn);
-  run.onWal(item.keepalive);
-  // P3: while a transaction is open the keepalive's LSN may lie behind rows that are not published.
-  if (assembler.inTransaction) return undefined;
-  run.ack.received(item.keepalive);
-  publisher.reached(item.keepalive);
-  return undefined;
+/** Works through bytes frame by frame, and waits where it must. */
+class FrameWork {
+  readonly #frames = new WalFrames();
+
+  constructor(
+    private readonly run: Pump,
+    private readonly assembler: TransactionAssembler,
+    private readonly publisher: Publisher,
+  ) {}
+
+  async on(bytes: Buffer): Promise<void> {
+    const { assembler, publisher, run } = this;
+    const frames = this.#frames;
+    frames.feed(bytes);
+    for (let kind = frames.next(); kind !== undefined; kind = frames.next()) {
+      if (kind === 'message') {
+        const asked = assembler.accept(frames);
+        if (asked !== undefined) await asked;
+        if (publisher.isFull) await publisher.makeRoom();
+        // A stop leaves what was not begun to the next start.
+        if (run.signal.aborted) return;
+      } else if (kind === 'keepalive') this.#keepalive();
+      else run.stream.control(frames.bytes.subarray(frames.start, frames.end));
+    }
+  }
+
+  #keepalive(): void {
+    const { run, publisher, assembler } = this;
+    const { lsn, replyRequested } = this.#frames;
+    run.onWal(lsn);
+    // P3: while a transaction is open the keepalive's LSN may lie behind rows that are not published.
+    if (!assembler.inTransaction) {
+      run.ack.received(lsn);
+      publisher.reached(lsn);
+    }
+    if (replyRequested) run.stream.sendStatus();
+  }
 }
 
 async function idle(stream: WalStream, publisher: Publisher, signal: AbortSignal, clock: Clock): Promise<void> {

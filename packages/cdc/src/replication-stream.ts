@@ -1,14 +1,14 @@
+import type { Socket } from 'node:net';
 import type { Clock } from '@headwater/core';
 import type { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import type { AckPolicy } from './ack-policy.js';
+import type { CaptureLogger } from './capture.options.js';
 import { CaptureError } from './cdc.errors.js';
-import { formatLsn, parseLsn } from './lsn.js';
-import type { Lsn } from './lsn.js';
+import { formatLsn } from './lsn.js';
+import { Pace } from './pace.js';
 import { quoteName, quoteText, sessionConfig } from './postgres-session.js';
-
-/** What the server sent, in order: the bytes of one pgoutput message, or how far it has read the WAL. */
-export type StreamItem = { readonly bytes: Buffer; readonly lsn: string } | { readonly keepalive: Lsn };
+import { WalFrames } from './wal-frames.js';
 
 export interface StreamOptions {
   readonly connectionString: string;
@@ -18,32 +18,44 @@ export interface StreamOptions {
   readonly maxQueuedBytes: number;
   readonly inboundTimeoutMs: number;
   readonly clock: Clock;
+  readonly logger: CaptureLogger;
 }
 
-/** What the pump reads from: what the server sent, in its order, until the connection is lost. */
+/** What the pump reads from: the bytes the server sent since it streams, in its order, until the connection is lost. */
 export interface WalStream {
-  /** The next item, or undefined when nothing has arrived. Throws when the connection was lost. */
-  shift(): StreamItem | undefined;
+  /** The next bytes, cut anywhere; undefined when nothing has arrived. Throws when the connection was lost. */
+  shift(): Buffer | undefined;
   /** Resolves when `shift` may bring something, or throw, and at `wake()`. */
   arrival(): Promise<void>;
   wake(): void;
   /** Tells the server what is durable: the raw end LSN, as write, flush and apply position. */
   sendStatus(): void;
+  /** A whole frame among the bytes that is not replication data, as the error or the end of the stream: for who owns the connection. */
+  control(frame: Buffer): void;
 }
 
-const STATUS_INTERVAL_MS = 1_000;
+/** Half of what a keepalive that asks for a reply may wait for it, also while nobody reads the stream. */
+const STATUS_INTERVAL_MS = 500;
+/** A timer that comes later than this tells that something held the event loop. */
+const STALL_MS = 2_000;
 const CLOSE_TIMEOUT_MS = 3_000;
 
+/** CopyBothResponse: from here on the server streams. */
+const COPY_BOTH = 0x57;
+
 /**
- * One connection to the slot; never reused. Queues what arrives, pauses the socket when too much is queued (P8), and tells the
- * server every second what is durable, whatever its reader is doing.
+ * One connection to the slot; never reused. The library carries the connection; once the server streams, the socket's bytes are queued here
+ * as they come. Pauses the socket when too much is queued (P8), rests it while a backlog is read, and tells the server twice a second what
+ * is durable, whatever its reader is doing.
  */
 export class ReplicationStream implements WalStream {
   readonly #service: LogicalReplicationService;
-  readonly #queue: StreamItem[] = [];
-  #head = 0;
+  readonly #queue: Buffer[] = [];
   #queuedBytes = 0;
   #paused = false;
+  #resting = false;
+  readonly #pace = new Pace();
+  #taken: TakenOver | undefined;
   #lastInbound: number;
   #pinged = false;
   #failure: unknown;
@@ -64,16 +76,11 @@ export class ReplicationStream implements WalStream {
   /** Resolves when the server streams. Rejects with its error, for example when another connection holds the slot. */
   async start(): Promise<void> {
     const service = this.#service;
-    service.on('data', (lsn: string, bytes: Buffer) => this.#push({ bytes, lsn }, bytes.length + 64));
-    service.on('heartbeat', (lsn: string, _timestamp: number, replyNow: boolean) => {
-      this.#push({ keepalive: parseLsn(lsn) }, 64);
-      if (replyNow) this.sendStatus();
-    });
     service.on('error', (error: unknown) => this.#fail(error));
     await new Promise<void>((resolve, reject) => {
       service.on('start', () => resolve());
       // A killed walsender ends this promise and emits nothing.
-      this.#ended = service.subscribe(new RawPgoutput(this.options), this.options.slot, '0/00000000').then(
+      this.#ended = service.subscribe(this.#plugin(), this.options.slot, '0/00000000').then(
         () => this.#fail(new CaptureError('CDC_STREAM_LOST', 'the server ended the stream. Capture reconnects.')),
         (error: unknown) => {
           this.#fail(error);
@@ -88,24 +95,21 @@ export class ReplicationStream implements WalStream {
     this.sendStatus();
   }
 
-  /** The next item, or undefined when nothing has arrived. Throws when the connection was lost. */
-  shift(): StreamItem | undefined {
+  shift(): Buffer | undefined {
     if (this.#failure !== undefined) throw this.#failure;
-    const item = this.#queue[this.#head];
-    if (item === undefined) return undefined;
-    this.#head += 1;
-    this.#queuedBytes -= 'bytes' in item ? item.bytes.length + 64 : 64;
-    if (this.#head === this.#queue.length || this.#head > 8_192) {
-      this.#queue.splice(0, this.#head);
-      this.#head = 0;
+    const bytes = this.#queue.shift();
+    if (bytes === undefined) return undefined;
+    this.#queuedBytes -= bytes.length;
+    if (this.#paused && this.#queuedBytes < this.options.maxQueuedBytes / 2) {
+      this.#paused = false;
+      this.#flow();
     }
-    if (this.#paused && this.#queuedBytes < this.options.maxQueuedBytes / 2) this.#setPaused(false);
-    return item;
+    return bytes;
   }
 
   /** Resolves when `shift` may bring something, or throw. */
   async arrival(): Promise<void> {
-    if (this.#failure !== undefined || this.#head < this.#queue.length) return;
+    if (this.#failure !== undefined || this.#queue.length > 0) return;
     await new Promise<void>((resolve) => (this.#wake = resolve));
   }
 
@@ -127,14 +131,19 @@ export class ReplicationStream implements WalStream {
     connection.sendCopyFromChunk(status);
   }
 
+  control(frame: Buffer): void {
+    this.#taken?.forward(frame);
+  }
+
   /** Sends a last status and closes. Afterwards the server has released the slot, or the socket is destroyed. */
   async close(): Promise<void> {
     this.#closing.abort();
     this.sendStatus();
     this.#failure ??= new CaptureError('CDC_STREAM_LOST', 'the stream was closed.');
     this.#queue.length = 0;
-    this.#head = 0;
-    this.#setPaused(false);
+    this.#paused = false;
+    this.#resting = false;
+    this.#flow();
     const connection = rawConnection(this.#service);
     const stop = this.#service.destroy().then(
       () => undefined,
@@ -146,14 +155,44 @@ export class ReplicationStream implements WalStream {
     clearTimeout(force);
   }
 
-  #push(item: StreamItem, bytes: number): void {
-    this.#lastInbound = this.options.clock.elapsed();
+  /** The start command, and the socket's bytes from its answer on. */
+  #plugin() {
+    const how = `proto_version '1', publication_names ${quoteText(quoteName(this.options.publication))}, messages 'true'`;
+    return {
+      name: 'pgoutput',
+      options: {},
+      parse: (bytes: Buffer) => bytes,
+      start: async (client: Client, slot: string, lsn: string): Promise<unknown> => {
+        this.#taken = takeOver(
+          client,
+          (bytes) => this.#push(bytes),
+          (error) => this.#fail(error),
+        );
+        return client.query(`START_REPLICATION SLOT ${quoteName(slot)} LOGICAL ${lsn} (${how})`);
+      },
+    };
+  }
+
+  #push(bytes: Buffer): void {
+    const now = this.options.clock.elapsed();
+    this.#lastInbound = now;
     this.#pinged = false;
-    if (this.#failure !== undefined) return;
-    this.#queue.push(item);
-    this.#queuedBytes += bytes;
-    if (!this.#paused && this.#queuedBytes > this.options.maxQueuedBytes) this.#setPaused(true);
+    if (this.#failure !== undefined || bytes.length === 0) return;
+    this.#queue.push(bytes);
+    this.#queuedBytes += bytes.length;
+    if (this.#queuedBytes > this.options.maxQueuedBytes) this.#paused = true;
+    const restMs = this.#taken?.isTcp === true ? this.#pace.afterRead(bytes.length, now) : 0;
+    if (restMs > 0) void this.#rest(restMs);
+    else this.#flow();
     this.wake();
+  }
+
+  async #rest(ms: number): Promise<void> {
+    this.#resting = true;
+    this.#flow();
+    await this.options.clock.wait(ms, this.#closing.signal);
+    this.#resting = false;
+    this.#flow();
   }
 
   #fail(error: unknown): void {
@@ -163,9 +202,18 @@ export class ReplicationStream implements WalStream {
 
   async #tell(): Promise<void> {
     const { signal } = this.#closing;
+    const { clock, logger, name } = this.options;
     while (!signal.aborted) {
-      await this.options.clock.wait(STATUS_INTERVAL_MS, signal);
-      if (!signal.aborted) this.#tick();
+      const before = clock.elapsed();
+      await clock.wait(STATUS_INTERVAL_MS, signal);
+      if (signal.aborted) return;
+      const stalledMs = Math.round(clock.elapsed() - before - STATUS_INTERVAL_MS);
+      if (stalledMs > STALL_MS)
+        logger.warn(
+          `capture ${name}: the event loop stood still for ${stalledMs} ms, and the server was told nothing meanwhile. ` +
+            'Find what blocks this process; beyond wal_sender_timeout the server ends the stream.',
+        );
+      this.#tick();
     }
   }
 
@@ -187,17 +235,16 @@ export class ReplicationStream implements WalStream {
     this.sendStatus(ping);
   }
 
-  #setPaused(paused: boolean): void {
-    this.#paused = paused;
+  #flow(): void {
     const stream = rawConnection(this.#service)?.stream;
-    if (paused) stream?.pause();
-    else stream?.resume();
+    if (this.#paused || this.#resting) stream?.pause();
+    else if (stream?.isPaused() === true) stream.resume();
   }
 }
 
 interface RawConnection {
   sendCopyFromChunk(chunk: Buffer): void;
-  readonly stream: { pause(): void; resume(): void; destroy(): void };
+  readonly stream: Socket;
 }
 
 /** The library keeps its connection private, and its own acknowledge() confirms one byte too much. */
@@ -205,23 +252,37 @@ function rawConnection(service: LogicalReplicationService): RawConnection | null
   return (service as unknown as { _connection: RawConnection | null })._connection;
 }
 
-/** Hands the bytes through undecoded. */
-class RawPgoutput {
-  constructor(readonly options: StreamOptions) {}
+interface TakenOver {
+  readonly isTcp: boolean;
+  /** Hands a frame to the client's own parser. */
+  forward(frame: Buffer): void;
+}
 
-  get name(): string {
-    return 'pgoutput';
-  }
-
-  async start(client: Client, slot: string, lsn: string): Promise<unknown> {
-    const { publication } = this.options;
-    return client.query(
-      `START_REPLICATION SLOT ${quoteName(slot)} LOGICAL ${lsn} (proto_version '1', publication_names ${quoteText(quoteName(publication))}, messages 'true')`,
-    );
-  }
-
-  /** Copies: the parser of pg uses its buffer again. Must never throw. */
-  parse(bytes: Buffer): Buffer {
-    return Buffer.from(bytes);
-  }
+/**
+ * Stands between the socket and the client's parser from now on, while the line is quiet: that parser works frame by frame and keeps what
+ * straddles reads, so it can only be left at the end of a frame. What comes behind CopyBothResponse goes to `take`.
+ */
+function takeOver(client: Client, take: (bytes: Buffer) => void, fail: (error: unknown) => void): TakenOver {
+  const { stream } = (client as unknown as { connection: RawConnection }).connection;
+  const parsers = stream.listeners('data') as ((bytes: Buffer) => void)[];
+  stream.removeAllListeners('data');
+  // Copied: a parser may keep what it is given, the frame's buffer is used again.
+  const forward = (frame: Buffer) => parsers.forEach((parse) => parse.call(stream, Buffer.from(frame)));
+  const frames = new WalFrames();
+  let streaming = false;
+  stream.on('data', (bytes: Buffer) => {
+    if (streaming) return take(bytes);
+    try {
+      frames.feed(bytes);
+      while (!streaming && frames.next() !== undefined) {
+        streaming = frames.bytes[frames.start] === COPY_BOTH;
+        forward(frames.bytes.subarray(frames.start, frames.end));
+      }
+      if (streaming) take(frames.rest());
+    } catch (error) {
+      // Thrown from here it would end the process.
+      fail(error);
+    }
+  });
+  return { isTcp: stream.remoteAddress !== undefined, forward };
 }

@@ -9,7 +9,7 @@ import { IDLE, next } from './machine.js';
 import type { Effect, MachineEvent, MachineState } from './machine-states.js';
 import { positionRecord, readPosition } from './position.js';
 import type { Position } from './position.js';
-import { notCommitted } from './publish.js';
+import { notCommitted } from './publish.errors.js';
 import type { Published } from './publish.js';
 import { pump } from './pump.js';
 import { Snapshots } from './snapshot/snapshots.js';

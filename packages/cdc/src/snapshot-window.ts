@@ -38,3 +38,14 @@ export interface WindowOutput {
 export const WATERMARK_PREFIX = 'headwater.watermark';
 /** Prefix of requests to a running capture. */
 export const SIGNAL_PREFIX = 'headwater.signal';
+
+/** No snapshot runs. */
+export const NO_SNAPSHOTS: SnapshotWindow = {
+  active: false,
+  begin: () => {},
+  watches: () => false,
+  changed: () => {},
+  disturbed: () => {},
+  watermark: () => undefined,
+  signal: () => undefined,
+};

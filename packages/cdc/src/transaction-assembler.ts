@@ -1,13 +1,17 @@
-import type { OutRecord } from '@headwater/core';
+import type { OutRecord, TopicRuns } from '@headwater/core';
+import { HeadwaterError } from '@headwater/core';
 import { CaptureError } from './cdc.errors.js';
 import { formatLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
-import { CONTEXT_PREFIX, contextHeaders, invalidMessage, OUTBOX_PREFIX, outboxRecord } from './outbox-message.js';
-import type { LogicalMessage, OldTuple, PgMessage, Relation, Tuple } from './pgoutput.js';
-import { filled, keyText, sourceHeaders, tombstone, upsert } from './rows.js';
-import type { SourceHeaders, TableShape } from './rows.js';
-import { SIGNAL_PREFIX, WATERMARK_PREFIX } from './snapshot-window.js';
+import { LogicalMessages } from './logical-messages.js';
+import type { MessageOpener } from './logical-messages.js';
+import { decodePgoutput, undecodable } from './pgoutput.js';
+import type { LogicalMessage, Relation, Tuple } from './pgoutput.js';
+import { RowEncoder } from './row-encoder.js';
+import { RowSpans } from './row-spans.js';
+import type { TableShape } from './rows.js';
 import type { SnapshotWindow } from './snapshot-window.js';
+import { SourceTransaction } from './source-transaction.js';
 
 /** How far complete source transactions reach. */
 export interface Progress {
@@ -22,6 +26,9 @@ export interface Progress {
 
 /** Where the assembler puts what it made. */
 export interface Sink {
+  /** Where records of the topic go; a promise the first time it is asked for. Rejects with CDC_RECORD_REFUSED when the topic is missing. */
+  topic(topic: string): TopicRuns | Promise<TopicRuns>;
+  /** Adds a record that was made elsewhere; its topic was opened before. */
   add(record: OutRecord): void;
   /** Everything added so far belongs to complete source transactions. */
   complete(progress: Progress): void;
@@ -37,29 +44,36 @@ export interface TableLookup {
   readRow(shape: TableShape, key: Tuple, xid: number): Promise<Tuple | undefined>;
 }
 
-/** Opens a message of ours; undefined when the outbox did not write it. */
-export interface MessageOpener {
-  open(message: LogicalMessage, xid: number | undefined): Buffer | Promise<Buffer | undefined>;
+/** One pgoutput message: `bytes` from `start` to `end`, and where the WAL stood. */
+export interface WalMessage {
+  readonly bytes: Buffer;
+  readonly start: number;
+  readonly end: number;
+  readonly lsn: Lsn;
 }
 
-const TAKEN_AT_ITS_WORD: MessageOpener = { open: (message) => message.content };
+const [INSERT, UPDATE, DELETE, BEGIN, COMMIT] = [...Buffer.from('IUDBC')];
+const [NEW_ROW, KEY_ROW, OLD_ROW] = [...Buffer.from('NKO')];
 
-interface Open {
-  readonly finalLsn: Lsn;
-  readonly xid: number;
-  source: SourceHeaders;
-  /** Published before: P1 skips all of it. */
-  readonly skipped: boolean;
-  /** Running snapshots want to know of its rows. */
-  readonly told: boolean;
-  seq: number;
+/** A relation as the stream describes it; `rows` is undefined when its table is not captured. */
+interface Described {
+  readonly columns: number;
+  readonly name: string;
+  readonly rows: RowEncoder | undefined;
 }
 
 /** Turns the messages of one connection into records, whole source transactions in commit order. */
 export class TransactionAssembler {
-  readonly #shapes = new Map<number, TableShape | undefined>();
-  readonly #names = new Map<number, string>();
-  #open: Open | undefined;
+  readonly #relations = new Map<number, Described>();
+  readonly #open = new SourceTransaction();
+  readonly #row = new RowSpans();
+  readonly #old = new RowSpans();
+  readonly #messages: LogicalMessages;
+  /** Of the last row: rows of one table come together. */
+  #lastOid = -1;
+  #last: Described | undefined;
+  /** The open transaction is told to running snapshots. */
+  #watching = false;
 
   /** `published`: commit LSN up to which transactions are in the log (P1). */
   constructor(
@@ -67,231 +81,224 @@ export class TransactionAssembler {
     private readonly lookup: TableLookup,
     private readonly published: Lsn,
     private readonly window: SnapshotWindow,
-    private readonly outbox: boolean,
-    private readonly messages = TAKEN_AT_ITS_WORD,
-  ) {}
-
-  get inTransaction(): boolean {
-    return this.#open !== undefined;
+    /** Absent: there is no outbox, and its messages are passed by. */
+    outbox: MessageOpener | undefined,
+  ) {
+    this.#messages = new LogicalMessages(sink, this.#open, published, window, outbox);
   }
 
-  /** Returns a promise only when it had to ask; messages must be accepted one after another. */
-  accept(message: PgMessage, at: string): Promise<void> | undefined {
-    switch (message.type) {
-      case 'begin':
-        this.#begin(message.finalLsn, message.xid, message.commitMicros);
-        return undefined;
-      case 'commit': {
-        const open = this.#transaction(message.type, at);
-        this.#open = undefined;
-        if (open.finalLsn !== message.commitLsn) throw unexpected('commit of another transaction', at);
-        this.sink.complete({ commitLsn: open.finalLsn, endLsn: message.endLsn, xid: open.xid });
-        return undefined;
+  get inTransaction(): boolean {
+    return this.#open.isOpen;
+  }
+
+  /** Returns a promise only when it had to ask; the message must stay as it is until then, and the next one must wait. */
+  accept(message: WalMessage): Promise<void> | undefined {
+    const { bytes, start } = message;
+    try {
+      switch (bytes[start]) {
+        case INSERT:
+          return this.#insert(message);
+        case UPDATE:
+          return this.#update(message);
+        case DELETE:
+          return this.#delete(message);
+        case BEGIN:
+          return this.#begin(message);
+        case COMMIT:
+          return this.#commit(message);
+        default:
+          return this.#rare(message);
       }
+    } catch (error) {
+      throw refusal(message.end === start ? 'none' : String.fromCharCode(bytes[start]!), error, message.lsn);
+    }
+  }
+
+  #begin({ bytes, start, end }: WalMessage): undefined {
+    checkLength(start + 21, end);
+    const finalLsn = bytes.readBigUInt64BE(start + 1) as Lsn;
+    if (this.#open.isOpen) throw unexpected('begin inside a transaction', finalLsn);
+    const xid = bytes.readUInt32BE(start + 17);
+    this.#open.begin(finalLsn, xid, bytes.readBigInt64BE(start + 9), finalLsn <= this.published);
+    this.#watching = this.window.active;
+    if (this.#watching) this.window.begin(xid);
+  }
+
+  #commit({ bytes, start, end, lsn }: WalMessage): undefined {
+    checkLength(start + 26, end);
+    if (bytes[start + 1] !== 0) throw new RangeError(`found byte ${bytes[start + 1]} instead of 0`);
+    const open = this.#transaction('commit', lsn);
+    open.isOpen = false;
+    if (open.finalLsn !== bytes.readBigUInt64BE(start + 2)) throw unexpected('commit of another transaction', lsn);
+    this.sink.complete({ commitLsn: open.finalLsn, endLsn: bytes.readBigUInt64BE(start + 10) as Lsn, xid: open.xid });
+  }
+
+  #insert({ bytes, start, end, lsn }: WalMessage): Promise<void> | undefined {
+    checkRoom(start + 6, end);
+    checkKind(bytes[start + 5], NEW_ROW!);
+    checkLength(this.#row.read(bytes, start + 6, end), end);
+    return this.#upsert(bytes.readUInt32BE(start + 1), 'c', undefined, lsn);
+  }
+
+  #update({ bytes, start, end, lsn }: WalMessage): Promise<void> | undefined {
+    checkRoom(start + 6, end);
+    const kind = bytes[start + 5];
+    let at = start + 6;
+    let old: RowSpans | undefined;
+    if (kind !== NEW_ROW) {
+      at = this.#readOld(bytes, kind, at, end);
+      old = this.#old;
+      checkRoom(at + 1, end);
+      checkKind(bytes[at++], NEW_ROW!);
+    }
+    checkLength(this.#row.read(bytes, at, end), end);
+    // Only a full image tells the values that were not sent; the key row has nulls in their place.
+    if (kind === OLD_ROW && this.#row.partial && this.#old.count === this.#row.count) this.#row.fillFrom(this.#old);
+    return this.#upsert(bytes.readUInt32BE(start + 1), 'u', old, lsn);
+  }
+
+  #delete({ bytes, start, end, lsn }: WalMessage): undefined {
+    checkRoom(start + 6, end);
+    checkLength(this.#readOld(bytes, bytes[start + 5], start + 6, end), end);
+    const open = this.#transaction('delete', lsn);
+    const table = this.#described(bytes.readUInt32BE(start + 1), lsn);
+    const { rows } = table;
+    if (rows === undefined || open.skipped) return;
+    checkWidth(table, this.#old, lsn);
+    if (!rows.tombstone('d', this.#old, open.block, open.seq))
+      throw unexpected(`delete from ${table.name} without key`, lsn);
+    open.seq += 1;
+    if (this.#watching) this.#changed(rows);
+  }
+
+  #readOld(bytes: Buffer, kind: number | undefined, at: number, end: number): number {
+    if (kind !== KEY_ROW && kind !== OLD_ROW) throw new RangeError(`unknown tuple kind ${kind}`);
+    return this.#old.read(bytes, at, end);
+  }
+
+  #upsert(oid: number, op: 'c' | 'u', old: RowSpans | undefined, lsn: Lsn): Promise<void> | undefined {
+    const open = this.#transaction(op === 'c' ? 'insert' : 'update', lsn);
+    const table = this.#described(oid, lsn);
+    const { rows } = table;
+    if (rows === undefined || open.skipped) return undefined;
+    checkWidth(table, this.#row, lsn);
+    if (old !== undefined) checkWidth(table, old, lsn);
+    if (this.#row.partial) return this.#reread(rows, op, old, lsn);
+    this.#put(rows, op, this.#row, old, lsn);
+    return undefined;
+  }
+
+  /** Fills what was not sent from the present row; where that is gone, the record says what is missing. */
+  async #reread(rows: RowEncoder, op: 'c' | 'u', old: RowSpans | undefined, lsn: Lsn): Promise<void> {
+    const row = this.#row.texts();
+    const key = row.map((text, i) => (text === undefined ? old?.texts()[i] : text));
+    const present = await this.lookup.readRow(rows.shape, key, this.#open.xid);
+    const image = row.map((text, i) => (text === undefined ? present?.[i] : text));
+    try {
+      this.#put(rows, op, new RowSpans().fill(image), old, lsn);
+    } catch (error) {
+      throw refusal(op === 'c' ? 'I' : 'U', error, lsn);
+    }
+  }
+
+  #put(rows: RowEncoder, op: 'c' | 'u', row: RowSpans, old: RowSpans | undefined, lsn: Lsn): void {
+    const open = this.#open;
+    const added = rows.upsert(op, row, old, open.block, open.seq);
+    if (added === 0) throw unexpected(`row of ${rows.shape.table} without key`, lsn);
+    open.seq += added;
+    if (!this.#watching) return;
+    this.#changed(rows);
+    if (added === 2) this.window.changed(rows.shape.table, rows.before.toString());
+  }
+
+  #changed({ shape, key }: RowEncoder): void {
+    if (this.window.watches(shape.table)) this.window.changed(shape.table, key.toString());
+  }
+
+  #transaction(type: string, lsn: Lsn): SourceTransaction {
+    if (!this.#open.isOpen) throw unexpected(`${type} outside a transaction`, lsn);
+    return this.#open;
+  }
+
+  #described(oid: number, lsn: Lsn): Described {
+    if (oid === this.#lastOid) return this.#last!;
+    const found = this.#relations.get(oid);
+    if (found === undefined) throw unexpected(`row of unknown relation ${oid}`, lsn);
+    this.#lastOid = oid;
+    return (this.#last = found);
+  }
+
+  #rare({ bytes, start, end, lsn }: WalMessage): Promise<void> | undefined {
+    const message = decodePgoutput(bytes.subarray(start, end), formatLsn(lsn));
+    switch (message.type) {
       case 'relation':
         return this.#relation(message);
-      case 'insert':
-        return this.#upsert(message.relation, 'c', undefined, message.row, at);
-      case 'update':
-        return this.#upsert(message.relation, 'u', message.old, message.row, at);
-      case 'delete':
-        this.#delete(message.relation, message.old, at);
-        return undefined;
       case 'truncate':
-        this.#truncate(message.relations, at);
+        this.#truncate(message.relations, lsn);
         return undefined;
       case 'message':
-        return this.#message(message, at);
+        return this.#message(message, lsn);
       case 'origin':
       case 'type':
         return undefined;
     }
   }
 
-  #begin(finalLsn: Lsn, xid: number, commitMicros: bigint): void {
-    if (this.#open !== undefined) throw unexpected('begin inside a transaction', formatLsn(finalLsn));
-    const source = sourceHeaders(formatLsn(finalLsn), String(xid), commitMicros);
-    const told = this.window.active;
-    if (told) this.window.begin(xid);
-    this.#open = { finalLsn, xid, source, skipped: finalLsn <= this.published, told, seq: 0 };
-  }
-
-  #transaction(type: string, at: string): Open {
-    if (this.#open === undefined) throw unexpected(`${type} outside a transaction`, at);
-    return this.#open;
-  }
-
   async #relation(relation: Relation): Promise<void> {
-    this.#names.set(relation.oid, `${relation.schema}.${relation.name}`);
+    const { oid, schema, name, columns } = relation;
     const shape = await this.lookup.shape(relation);
-    this.#shapes.set(relation.oid, shape);
-    if (shape !== undefined && this.#open?.told === true) this.window.disturbed(shape.table);
+    const rows = shape && new RowEncoder(shape, await this.sink.topic(shape.topic));
+    this.#relations.set(oid, { columns: columns.length, name: shape?.table ?? `${schema}.${name}`, rows });
+    this.#lastOid = -1;
+    if (shape !== undefined && this.#watching && this.window.watches(shape.table)) this.window.disturbed(shape.table);
   }
 
-  #shape(oid: number, at: string): TableShape | undefined {
-    const shape = this.#shapes.get(oid);
-    if (shape === undefined && !this.#shapes.has(oid)) throw unexpected(`row of unknown relation ${oid}`, at);
-    return shape;
-  }
-
-  #upsert(oid: number, op: 'c' | 'u', old: OldTuple | undefined, row: Tuple, at: string): Promise<void> | undefined {
-    const open = this.#transaction(op === 'c' ? 'insert' : 'update', at);
-    const shape = this.#shape(oid, at);
-    if (shape === undefined || open.skipped) return undefined;
-    checkWidth(shape, row, at);
-    if (!row.includes(undefined)) {
-      this.#put(open, shape, op, old, row, at);
-      return undefined;
-    }
-    const image = old?.kind === 'full' ? filled(row, old.tuple) : row;
-    if (!image.includes(undefined)) {
-      this.#put(open, shape, op, old, image, at);
-      return undefined;
-    }
-    return this.lookup
-      .readRow(shape, filled(image, old?.tuple ?? []), open.xid)
-      .then((present) => this.#put(open, shape, op, old, present === undefined ? image : filled(image, present), at));
-  }
-
-  #put(open: Open, shape: TableShape, op: 'c' | 'u', old: OldTuple | undefined, row: Tuple, at: string): void {
-    const before = old === undefined ? undefined : keyText(shape, old.tuple);
-    const key = keyText(shape, filled(row, old?.tuple ?? []));
-    if (key === undefined) throw unexpected(`row of ${shape.table} without key`, at);
-    if (before !== undefined && before !== key) {
-      this.#changed(open, shape, before);
-      this.sink.add(tombstone(shape, before, open.source, open.seq++));
-    }
-    this.#changed(open, shape, key);
-    this.sink.add(upsert(shape, op, key, row, open.source, open.seq++));
-  }
-
-  #delete(oid: number, old: OldTuple, at: string): void {
-    const open = this.#transaction('delete', at);
-    const shape = this.#shape(oid, at);
-    if (shape === undefined || open.skipped) return;
-    checkWidth(shape, old.tuple, at);
-    const key = keyText(shape, old.tuple);
-    if (key === undefined) throw unexpected(`delete from ${shape.table} without key`, at);
-    this.#changed(open, shape, key);
-    this.sink.add(tombstone(shape, key, open.source, open.seq++));
-  }
-
-  #changed(open: Open, shape: TableShape, key: string): void {
-    if (open.told && this.window.watches(shape.table)) this.window.changed(shape.table, key);
-  }
-
-  #truncate(oids: readonly number[], at: string): void {
-    const open = this.#transaction('truncate', at);
-    const tables = oids.filter((oid) => this.#shape(oid, at) !== undefined).map((oid) => this.#names.get(oid));
+  #truncate(oids: readonly number[], lsn: Lsn): void {
+    const open = this.#transaction('truncate', lsn);
+    const tables = oids.map((oid) => this.#described(oid, lsn)).filter(({ rows }) => rows !== undefined);
     if (tables.length === 0 || open.skipped) return;
-    const lsn = formatLsn(open.finalLsn);
+    for (const { name } of tables) if (this.#watching && this.window.watches(name)) this.window.disturbed(name);
+    const names = tables.map(({ name }) => name);
+    const at = formatLsn(open.finalLsn);
     throw new CaptureError(
       'CDC_TRUNCATE_UNSUPPORTED',
-      `TRUNCATE of ${tables.join(', ')} in the transaction committed at ${lsn}: the log would keep rows that the table has lost. ` +
+      `TRUNCATE of ${names.join(', ')} in the transaction committed at ${at}: the log would keep rows that the table has lost. ` +
         'Use DELETE instead of TRUNCATE; to go on, drop the slot and start with snapshot "when-needed".',
-      { tables, lsn },
+      { tables: names, lsn: at },
     );
   }
 
-  #message(message: LogicalMessage, at: string): Promise<void> | undefined {
-    const open = message.transactional ? this.#transaction('message', at) : undefined;
-    if (open?.skipped === true || (open === undefined && beforeLsn(message) <= this.published)) return undefined;
-    if (message.prefix === WATERMARK_PREFIX || message.prefix === SIGNAL_PREFIX) {
-      this.#control(message, at);
-      return undefined;
-    }
-    if (!this.outbox || (message.prefix !== OUTBOX_PREFIX && message.prefix !== CONTEXT_PREFIX)) {
-      this.sink.ignored();
-      return undefined;
-    }
-    if (open === undefined && this.#open !== undefined)
-      throw unexpected('message between the rows of a transaction', at);
-    const content = this.messages.open(message, open?.xid);
-    if (!(content instanceof Promise)) {
-      this.#opened(message, content, open, at);
-      return undefined;
-    }
-    return content.then((late) => this.#opened(message, late, open, at));
-  }
-
-  /** What a mark or a signal brings is a source transaction of its own that ends at its LSN. */
-  #control(message: LogicalMessage, at: string): void {
-    if (message.transactional) {
-      this.sink.ignored();
-      return;
-    }
-    if (this.#open !== undefined) throw unexpected('message between the rows of a transaction', at);
-    this.#obeyed(() => {
-      const { content, lsn } = message;
-      const isSignal = message.prefix === SIGNAL_PREFIX;
-      const output = isSignal ? this.window.signal(content, lsn) : this.window.watermark(content, lsn);
-      if (output === undefined) return;
-      output.emit(this.sink);
-      const { snapshots, states } = output;
-      this.sink.complete({ commitLsn: beforeLsn(message), endLsn: lsn, xid: 0, snapshots, states });
-    });
-  }
-
-  #opened(message: LogicalMessage, content: Buffer | undefined, open: Open | undefined, at: string): void {
-    this.#obeyed(() => {
-      if (content === undefined)
-        throw invalidMessage(message.prefix, at, 'it does not carry the signature of the outbox');
-      if (message.prefix === CONTEXT_PREFIX) this.#context(content, open, at);
-      else this.#route(message, content, open, at);
-    });
-  }
-
-  /** Any role may emit a message: one that cannot be obeyed must not stop the others. */
-  #obeyed(obey: () => void): void {
-    try {
-      obey();
-    } catch (error) {
-      if (!(error instanceof CaptureError) || error.code !== 'CDC_MESSAGE_INVALID') throw error;
-      this.sink.ignored(error);
-    }
-  }
-
-  #context(content: Buffer, open: Open | undefined, at: string): void {
-    // Records before it have gone without: half a transaction with a context would mislead more than none.
-    if (open === undefined || open.seq > 0 || open.source.context !== undefined) {
-      throw invalidMessage(CONTEXT_PREFIX, at, 'a context must come first in its transaction, once');
-    }
-    open.source = { ...open.source, context: contextHeaders(content, at) };
-  }
-
-  #route(message: LogicalMessage, content: Buffer, open: Open | undefined, at: string): void {
-    if (open !== undefined) {
-      this.sink.add(outboxRecord(content, open.source, open.seq, at));
-      open.seq += 1;
-      return;
-    }
-    const lsn = formatLsn(message.lsn);
-    const source = sourceHeaders(lsn, `message-${lsn}`, BigInt(Date.now()) * 1_000n);
-    this.sink.add(outboxRecord(content, source, 0, at));
-    this.sink.complete({ commitLsn: beforeLsn(message), endLsn: message.lsn, xid: 0 });
+  #message(message: LogicalMessage, lsn: Lsn): Promise<void> | undefined {
+    if (message.transactional) this.#transaction('message', lsn);
+    else if (this.#open.isOpen) throw unexpected('message between the rows of a transaction', lsn);
+    return this.#messages.accept(message, formatLsn(lsn));
   }
 }
 
-/**
- * The LSN of a message that is not transactional is the end of its record, and the next commit record may begin exactly there: as a commit LSN
- * it would make that transaction look published (P1).
- */
-function beforeLsn(message: LogicalMessage): Lsn {
-  return (message.lsn - 1n) as Lsn;
+function refusal(type: string, error: unknown, lsn: Lsn): HeadwaterError {
+  return error instanceof HeadwaterError ? error : undecodable(type, formatLsn(lsn), error);
 }
 
-function checkWidth(shape: TableShape, row: Tuple, at: string): void {
-  if (row.length !== shape.columns.length) {
-    throw unexpected(`row of ${shape.table} with ${row.length} instead of ${shape.columns.length} columns`, at);
-  }
+function checkRoom(needed: number, end: number): void {
+  if (needed > end) throw new RangeError(`${needed - end} bytes are missing`);
 }
 
-function unexpected(what: string, at: string): CaptureError {
-  return new CaptureError(
-    'CDC_PROTOCOL',
-    `${what} at ${at}. Nothing of it was published or acknowledged; start capture again.`,
-    {
-      lsn: at,
-    },
-  );
+/** A message must be read to its last byte (P6). */
+function checkLength(read: number, end: number): void {
+  checkRoom(read, end);
+  if (read < end) throw new RangeError(`${end - read} bytes too many`);
+}
+
+function checkKind(found: number | undefined, wanted: number): void {
+  if (found !== wanted) throw new RangeError(`found byte ${found} instead of ${wanted}`);
+}
+
+function checkWidth({ columns, name }: Described, row: RowSpans, lsn: Lsn): void {
+  if (row.count !== columns) throw unexpected(`row of ${name} with ${row.count} instead of ${columns} columns`, lsn);
+}
+
+function unexpected(what: string, lsn: Lsn): CaptureError {
+  const at = formatLsn(lsn);
+  const message = `${what} at ${at}. Nothing of it was published or acknowledged; start capture again.`;
+  return new CaptureError('CDC_PROTOCOL', message, { lsn: at });
 }

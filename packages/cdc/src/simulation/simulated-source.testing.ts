@@ -14,7 +14,6 @@ import { SourceTables } from '../source-tables.js';
 import type { ServerFacts } from '../verify-slot.js';
 import { TABLES } from './database.testing.js';
 import type { SimulatedServer } from './server.testing.js';
-import { inItems } from './simulated-items.testing.js';
 import { simulatedSnapshots } from './simulated-snapshots.testing.js';
 import { SimulatedStream } from './simulated-stream.testing.js';
 import type { Walsender } from './walsender.testing.js';
@@ -150,7 +149,7 @@ class SimulatedConnection implements SourceConnection {
     const { server, options, clock } = this.of;
     const walsender = await this.#call('stream', () => server.startWalsender(options.slot, clock, this.of.startLsn()));
     this.#walsenders.push(walsender);
-    return inItems(new SimulatedStream(walsender, ack, this.of));
+    return new SimulatedStream(walsender, ack, this.of);
   }
 
   sever(): void {

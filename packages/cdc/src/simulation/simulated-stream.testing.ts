@@ -47,6 +47,10 @@ export class SimulatedStream {
     this.walsender.status(this.of.onStatus(this.ack.lsn, this.#received), false);
   }
 
+  control(frame: Buffer): void {
+    this.#fail(new CaptureError('CDC_STREAM_LOST', `the server sent ${frame.toString('latin1', 0, 1)}.`));
+  }
+
   async close(): Promise<void> {
     this.sendStatus();
     this.#closing.abort();

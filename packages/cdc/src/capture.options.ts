@@ -71,7 +71,7 @@ export interface CaptureOptions {
   readonly maxBatchBytes?: number;
   /** Default 10,000. */
   readonly maxBatchRows?: number;
-  /** Rows a snapshot reads at once; fewer when they are wide. Default 10,000. */
+  /** Rows a snapshot reads at once; fewer when they are wide. Default 5,000. */
   readonly snapshotChunkRows?: number;
   /** Sessions in which snapshots read, tables and stretches of large tables at the same time. Default 2. */
   readonly snapshotWorkers?: number;
@@ -90,7 +90,7 @@ export const CAPTURE_DEFAULTS = {
   transactionTimeoutMs: 60_000,
   maxBatchBytes: 4 * 1024 * 1024,
   maxBatchRows: 10_000,
-  snapshotChunkRows: 10_000,
+  snapshotChunkRows: 5_000,
   snapshotWorkers: 2,
   maxQueuedBytes: 16 * 1024 * 1024,
   inboundTimeoutMs: 30_000,

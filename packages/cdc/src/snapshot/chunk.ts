@@ -5,37 +5,54 @@ import { keyText, recordOf, rowJson, sourceHeaders, tombstone } from '../rows.js
 import type { TableShape } from '../rows.js';
 import { parseCopyRow } from './copy-row.js';
 
-/** The rows of one read, encoded as they came, until their high watermark passes in the stream. */
+/** The rows of one read, encoded as they came, until their high watermark passes in the stream. One piece of memory holds all their values. */
 export class Chunk {
   readonly keys: string[] = [];
-  bytes = 0;
   readMicros = 0n;
   /** Key columns of the last row. */
   last: readonly string[] | null = null;
-  readonly #values: Buffer[] = [];
+  #values = Buffer.allocUnsafeSlow(64 * 1024);
+  #used = 0;
+  readonly #ends: number[] = [];
 
   constructor(readonly shape: TableShape) {}
+
+  /** Of all values. */
+  get bytes(): number {
+    return this.#used;
+  }
 
   /** Adds a row as COPY printed it. */
   add(line: Buffer): void {
     const row = parseCopyRow(line, this.shape.columns.length);
     const key = keyText(this.shape, row);
     if (key === undefined) throw new RangeError(`row of ${this.shape.table} without key`);
-    const value = Buffer.from(rowJson(this.shape, row));
+    this.#append(rowJson(this.shape, row));
     this.keys.push(key);
-    this.#values.push(value);
-    this.bytes += value.length;
     this.last = this.shape.key.map((i) => row[i]!);
   }
 
   /** The records of all rows but those whose key changed since; `hw_seq` from 0 without a gap. */
   *records(lsn: Lsn, changed: ReadonlySet<string>): Iterable<OutRecord> {
     const source = snapshotHeaders(lsn, this.readMicros);
-    let seq = 0;
-    for (let i = 0; i < this.keys.length; i++) {
-      const key = this.keys[i]!;
-      if (!changed.has(key)) yield recordOf(this.shape, 'r', key, this.#values[i]!, source, seq++);
+    let [seq, from] = [0, 0];
+    for (const [i, key] of this.keys.entries()) {
+      const to = this.#ends[i]!;
+      if (!changed.has(key)) yield recordOf(this.shape, 'r', key, this.#values.subarray(from, to), source, seq++);
+      from = to;
     }
+  }
+
+  #append(json: string): void {
+    // A character of UTF-16 is at most three bytes of UTF-8.
+    const most = this.#used + 3 * json.length;
+    if (most > this.#values.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(most, 2 * this.#values.length));
+      this.#values.copy(larger, 0, 0, this.#used);
+      this.#values = larger;
+    }
+    this.#used += this.#values.write(json, this.#used);
+    this.#ends.push(this.#used);
   }
 }
 

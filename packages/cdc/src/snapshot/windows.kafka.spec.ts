@@ -106,6 +106,33 @@ describe('between the marks', () => {
     expect(reads.filter(({ value }) => !value!.includes('"c"'))).toEqual([]);
   });
 
+  it('C31 buries the keys that a table has lost, and none that comes back meanwhile', async () => {
+    await source.sql.query(`INSERT INTO a SELECT g, 'old' FROM generate_series(1, 6) g`);
+    const first = await source.started(['a']);
+    await first.stop();
+    await source.slotFree();
+    await source.sql.query('SELECT pg_drop_replication_slot($1)', [source.slot]);
+    await source.sql.query('DELETE FROM a WHERE id IN (2, 3)');
+    // The second window is that of the keys.
+    holdMark(2, 'high');
+    const second = source.capture(['a'], { snapshot: 'when-needed', connectionString: proxy.url });
+    const started = second.start();
+    await held();
+    await source.sql.query(`INSERT INTO a VALUES (3, 'back')`);
+    await eventually(async () => expect(story(await source.seen('a'), '3')).toEqual(['r old', 'c back']));
+    await letGo();
+    await started;
+    const seen = await source.seen('a');
+    expect(['1', '2', '3'].map((key) => story(seen, key))).toEqual([
+      ['r old', 'r old'],
+      ['r old', 'd '],
+      ['r old', 'c back'],
+    ]);
+    const [buried] = seen.filter(({ op }) => op === 'd');
+    expect([buried!.tx, buried!.seq]).toEqual([`snapshot-${buried!.lsn}`, 0]);
+    await source.foldEqualsTable();
+  });
+
   it('C48 pauses, resumes and stops in the middle of a table, also across a restart', async () => {
     await source.sql.query(`INSERT INTO a SELECT g, 'x' FROM generate_series(1, 200) g`);
     const options = { connectionString: proxy.url, snapshotChunkRows: 10, snapshotWorkers: 1 };

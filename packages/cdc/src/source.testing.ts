@@ -100,6 +100,15 @@ export class Source {
     return capture;
   }
 
+  /** Resolves when the markers of what is committed have reached these topics. */
+  async settled(tables: readonly string[]): Promise<void> {
+    await eventually(async () => {
+      for (const table of tables)
+        for (const { high, lastStable } of await this.log.admin.offsets(this.topic(table)))
+          if (high !== lastStable) throw new Error(`${table}: ${lastStable} of ${high} is stable`);
+    });
+  }
+
   /** All committed records of a topic, in order per partition. */
   seen(table: string): Promise<Seen[]> {
     return this.#seenIn(this.topic(table));

@@ -29,8 +29,9 @@ export async function planTable(
     );
   }
   const topicEnds: number[] = [];
-  for (const { partition, start, lastStable } of await log.admin.offsets(table.spec.topic)) {
-    topicEnds[partition] = lastStable > start ? lastStable : 0;
+  // Not the last stable offset: markers of what was committed before may be under way.
+  for (const { partition, start, high } of await log.admin.offsets(table.spec.topic)) {
+    topicEnds[partition] = high > start ? high : 0;
   }
   const { rows, width } = await source.expect(table, where);
   const parts = Math.min(workers, Math.floor(rows / (CHUNKS_PER_STRETCH * chunkRows)));

@@ -56,7 +56,7 @@ describe('parseCopyRow', () => {
         random.chance(0.2) ? null : Array.from({ length: random.below(6) }, () => random.pick(letters)).join(''),
       );
       const line = row
-        .map((value) => (value === null ? '\\N' : [...value].map((of) => escapes[of] ?? of).join('')))
+        .map((value) => (value === null ? '\\N' : value.replaceAll(/[\\\t\n\r\b\f\v]/g, (of) => escapes[of]!)))
         .join('\t');
       expect([seed, parseCopyRow(Buffer.from(`${line}\n`), row.length)]).toEqual([seed, row]);
     }

@@ -10,6 +10,7 @@ afterEach(() => source.close());
 
 /** What a snapshot of these tables put into their topics, each record once. */
 async function snapshotRecords(tables: readonly string[]): Promise<string[]> {
+  await source.settled(tables);
   const all = (await Promise.all(tables.map((table) => source.seen(table)))).flat();
   const reads = all.filter(({ op }) => op === 'r');
   expect(new Set(reads.map(({ tx, seq }) => `${tx} ${seq}`)).size).toBe(reads.length);
@@ -43,6 +44,7 @@ describe('snapshot', () => {
     }
     await source.topics(tables, 2);
     await source.started(tables, { snapshotChunkRows: 7 });
+    await source.settled(tables);
     for (const table of tables) {
       const { rows } = await source.sql.query(`SELECT * FROM ${table}`);
       const seen = await source.seen(table);
@@ -86,6 +88,7 @@ describe('snapshot', () => {
     );
     await source.topics(['a'], 2);
     const capture = await source.started(['a'], { snapshotChunkRows: 10 });
+    await source.settled(['a']);
     const before = new Set((await source.seen('a')).map(({ tx }) => tx));
     let writing = true;
     const writes = (async () => {

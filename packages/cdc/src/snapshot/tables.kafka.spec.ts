@@ -21,6 +21,7 @@ describe('snapshots of tables', () => {
         await session.query(`UPDATE a SET b = (b::int + 1)::text WHERE id = ${1 + lane * 100 + ((n * 37) % 100)}`);
     });
     await source.started(['a'], { snapshotChunkRows: 20 });
+    await source.settled(['a']);
     const mark = (await source.seen('a')).length;
     await source.seenCount('a', mark + 200, 30_000);
     writing = false;
@@ -90,7 +91,9 @@ describe('snapshots of tables', () => {
     const leaves = { name: `${source.name}_leaf`, snapshotChunkRows: 7 };
     await source.started(['p_eu', 'p_us'], leaves);
     await source.sql.query(`UPDATE p SET region = 'US' WHERE id = 2; INSERT INTO p VALUES (99, 'EU', 'y')`);
-    const root = await source.seenCount('p', 50 + 3);
+    await source.seenCount('p', 50 + 3);
+    await source.settled(['p', 'p_eu', 'p_us']);
+    const root = await source.seen('p');
     expect(root.slice(50).map(({ key, op }) => [key, op])).toEqual([
       ['["2","EU"]', 'd'],
       ['["2","US"]', 'c'],
@@ -123,6 +126,7 @@ describe('snapshots of tables', () => {
       tables: [{ table: `public.${table}`, topic: source.topic(table), keyColumns: ['a'] }],
     });
     await source.started([], declared('t'));
+    await source.settled(['t']);
     const values = (await source.seen('t')).map(({ value }) => (JSON.parse(value!) as { c: number }).c);
     expect(values.toSorted((x, y) => x - y)).toEqual(Array.from({ length: 100 }, (_, i) => i));
     await expect(source.started([], { ...declared('n'), name: `${source.name}_n` })).rejects.toMatchObject({

@@ -75,6 +75,7 @@ describe('between the marks', () => {
       await source.sql.query('SELECT pg_logical_emit_message(false, $1, $2)', [WATERMARK_PREFIX, forged]);
     await letGo();
     await over(capture);
+    await source.settled(['a']);
     const seen = await since();
     expect(['1', '3', '5', '7', '77', '8000'].map((key) => story(seen, key))).toEqual([
       ['r old'],
@@ -101,6 +102,7 @@ describe('between the marks', () => {
     await source.seenCount('a', 1);
     await letGo();
     await started;
+    await source.settled(['a']);
     const reads = (await source.seen('a')).filter(({ op }) => op === 'r');
     expect(reads.map(({ value }) => value)).toContain('{"id":1,"b":"old","c":7}');
     expect(reads.filter(({ value }) => !value!.includes('"c"'))).toEqual([]);
@@ -122,6 +124,7 @@ describe('between the marks', () => {
     await eventually(async () => expect(story(await source.seen('a'), '3')).toEqual(['r old', 'c back']));
     await letGo();
     await started;
+    await source.settled(['a']);
     const seen = await source.seen('a');
     expect(['1', '2', '3'].map((key) => story(seen, key))).toEqual([
       ['r old', 'r old'],
@@ -137,6 +140,7 @@ describe('between the marks', () => {
     await source.sql.query(`INSERT INTO a SELECT g, 'x' FROM generate_series(1, 200) g`);
     const options = { connectionString: proxy.url, snapshotChunkRows: 10, snapshotWorkers: 1 };
     const first = await source.started(['a'], options);
+    await source.settled(['a']);
     const initial = new Set((await source.seen('a')).map(({ tx }) => tx));
     const again = async () => (await source.seen('a')).filter(({ op, tx }) => op === 'r' && !initial.has(tx));
     const streams = async (id: number) => {
@@ -149,6 +153,7 @@ describe('between the marks', () => {
     await held();
     await first.pauseSnapshot('one');
     await letGo();
+    await source.settled(['a']);
     const [paused] = first.status().snapshots;
     expect(paused).toMatchObject({ id: 'one', state: 'paused', cause: 'asked' });
     const before = (await again()).length;
@@ -163,6 +168,7 @@ describe('between the marks', () => {
     expect(await again()).toHaveLength(before);
     await second.resumeSnapshot('one');
     await over(second);
+    await source.settled(['a']);
     const reads = (await again()).map(({ key }) => Number(key));
     expect(reads.filter((id) => id <= 200).toSorted((x, y) => x - y)).toEqual(
       Array.from({ length: 200 }, (_, i) => i + 1),
@@ -175,6 +181,7 @@ describe('between the marks', () => {
     await eventually(async () => expect((await again()).length).toBeGreaterThan(0));
     await second.stopSnapshot('two');
     await letGo();
+    await source.settled(['a']);
     const rest = (await again()).length;
     expect([second.status().snapshots, rest % 10, rest < 200]).toEqual([[], 0, true]);
     await streams(1_002);
@@ -242,6 +249,7 @@ describe('a commit that is in the WAL and that nobody sees', () => {
       await update;
     }
     await over(capture);
+    await source.settled(['a']);
     expect(story(await source.seen('a'), '15')).toEqual(['r old', 'u new', 'r new']);
     await source.foldEqualsTable();
   });

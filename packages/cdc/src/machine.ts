@@ -24,6 +24,9 @@ const RETRY_MS = { first: 100, most: 5_000 };
 /** A dead owner's slot is free within milliseconds when its socket was closed: look soon, and not much later when it was not. */
 const WAIT_MS = { first: 50, most: 800 };
 
+/** Slot or publication, by the server's word or by what was read of it. */
+const GONE: ReadonlySet<string> = new Set(['42704', 'CDC_PUBLICATION_MISSING']);
+
 /**
  * The whole life of a capture as a pure function: what has happened, and what is to be done now. See SPEC.md for the diagram and the
  * invariants (S1 to S7) that hold here.
@@ -197,7 +200,8 @@ function prepared(state: StateOf<'preparing'>, event: EventOf<'prepared'>, optio
 /** S6: halts on what a repetition cannot mend, waits for who has the slot, and tries everything else again. */
 function failed(state: MachineState, { error }: EventOf<'failed'>, options: MachineOptions): Transition {
   // Slot or publication were dropped since the last look: the next one tells what that means.
-  const gone = errorCode(error) === '42704' && (state.name === 'acquiring' || state.name === 'streaming');
+  const code = errorCode(error) ?? '';
+  const gone = GONE.has(code) && (state.name === 'acquiring' || state.name === 'streaming');
   if (isFatal(error) && !gone) return halt(state, error);
   // Lost the race for the slot: Postgres names the holder in its message.
   if (errorCode(error) === '55006') return close(state, { do: 'wait', holder: errorMessage(error) });

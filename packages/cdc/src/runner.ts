@@ -16,6 +16,7 @@ import { Snapshots } from './snapshot/snapshots.js';
 import { SnapshotRecords } from './snapshot/snapshot-state.js';
 import type { SnapshotProgress } from './snapshot/progress.js';
 import type { Source, SourceConnection, SourceStream } from './source.js';
+import { publicationDropped } from './verify-slot.js';
 
 /** What capture stands on besides its options: all of it can be simulated. */
 export interface CapturePorts {
@@ -38,7 +39,7 @@ export interface RunnerEvents {
   unpublished(tables: readonly string[]): void;
 }
 
-/** How long a table may be unpublished before it is noticed. */
+/** How long a table may be unpublished, or another publication in the place of ours, before it is noticed. */
 const WATCH_INTERVAL_MS = 10_000;
 
 /** Performs what the machine asks for, and tells it what came of it. Decides nothing. */
@@ -192,7 +193,7 @@ export class CaptureRunner {
   #pump(position: Position, snapshots: Snapshots): Promise<void> {
     const { of: stream, ack } = this.#stream!;
     ack.resume(position.endLsn);
-    void this.#watchTables(this.#life.signal);
+    void this.#watchPublication(position, this.#life.signal);
     return pump({
       writer: this.#writer,
       stream,
@@ -213,13 +214,16 @@ export class CaptureRunner {
     });
   }
 
-  /** A table made again under its name is in no publication: the stream itself never tells. */
-  async #watchTables(signal: AbortSignal): Promise<void> {
+  /** A table made again under its name is in no publication, and a publication made again leaves a hole: the stream itself never tells. */
+  async #watchPublication(position: Position, signal: AbortSignal): Promise<void> {
     let known: string | undefined;
     try {
       while (!signal.aborted) {
-        const { unpublished = [] } = await this.#connected.facts();
+        const facts = await this.#connected.facts();
         if (signal.aborted) return;
+        const dropped = publicationDropped(this.options.publication, facts, position);
+        if (dropped !== undefined) throw dropped;
+        const { unpublished = [] } = facts;
         if (unpublished.join('\0') !== known) this.events.unpublished(unpublished);
         known = unpublished.join('\0');
         await this.options.clock.wait(WATCH_INTERVAL_MS, signal);

@@ -82,10 +82,11 @@ function unknownSlot(wanted: Wanted, slot: SlotFacts): CaptureError {
   );
 }
 
+const REMEDY =
+  'Changes in between cannot be read from the WAL any more: take a new snapshot (snapshot "when-needed" does it by itself).';
+
 function refuse(wanted: Wanted, server: ServerFacts, position: Position): CaptureError | undefined {
   const { slot } = server;
-  const remedy =
-    'Changes in between cannot be read from the WAL any more: take a new snapshot (snapshot "when-needed" does it by itself).';
   const end = formatLsn(position.endLsn);
   if (server.systemId !== position.systemId) {
     return new CaptureError(
@@ -98,14 +99,14 @@ function refuse(wanted: Wanted, server: ServerFacts, position: Position): Captur
     const left = formatLsn(server.timelineSwitch);
     return new CaptureError(
       'CDC_TIMELINE_DIVERGED',
-      `timeline ${server.timeline} left timeline ${position.timeline} at ${left}, before the position ${end}: what was published after it does not exist on this server. ${remedy}`,
+      `timeline ${server.timeline} left timeline ${position.timeline} at ${left}, before the position ${end}: what was published after it does not exist on this server. ${REMEDY}`,
       { timeline: server.timeline, switchLsn: left, endLsn: end },
     );
   }
   if (slot === undefined) {
     return new CaptureError(
       'CDC_SLOT_MISSING',
-      `slot "${wanted.slot}" does not exist, but the position says ${end} was published from it. ${remedy}`,
+      `slot "${wanted.slot}" does not exist, but the position says ${end} was published from it. ${REMEDY}`,
       { slot: wanted.slot, endLsn: end },
     );
   }
@@ -113,7 +114,7 @@ function refuse(wanted: Wanted, server: ServerFacts, position: Position): Captur
     const reason = slot.invalidationReason ?? 'wal_removed';
     return new CaptureError(
       'CDC_SLOT_LOST',
-      `slot "${wanted.slot}" was invalidated by the server: wal_status=${slot.walStatus}, reason ${reason}, max_slot_wal_keep_size=${server.maxSlotWalKeepSize}. ${remedy} Raise max_slot_wal_keep_size if capture may be down this long.`,
+      `slot "${wanted.slot}" was invalidated by the server: wal_status=${slot.walStatus}, reason ${reason}, max_slot_wal_keep_size=${server.maxSlotWalKeepSize}. ${REMEDY} Raise max_slot_wal_keep_size if capture may be down this long.`,
       { slot: wanted.slot, walStatus: slot.walStatus, reason, maxSlotWalKeepSize: server.maxSlotWalKeepSize },
     );
   }
@@ -122,22 +123,17 @@ function refuse(wanted: Wanted, server: ServerFacts, position: Position): Captur
     const confirmed = formatLsn(slot.confirmedFlushLsn);
     return new CaptureError(
       'CDC_SLOT_AHEAD',
-      `slot "${wanted.slot}" (${slot.plugin}) has confirmed_flush_lsn ${confirmed}, the position ends at ${end}: the slot was advanced, or dropped and made again, and what lies between would be skipped. ${remedy}`,
+      `slot "${wanted.slot}" (${slot.plugin}) has confirmed_flush_lsn ${confirmed}, the position ends at ${end}: the slot was advanced, or dropped and made again, and what lies between would be skipped. ${REMEDY}`,
       { slot: wanted.slot, confirmedFlushLsn: confirmed, endLsn: end },
     );
   }
-  if (server.publication !== position.publication) {
-    return new CaptureError(
-      'CDC_PUBLICATION_MISSING',
-      `publication "${wanted.publication}" was dropped${server.publication === undefined ? '' : ' and made again'} since the position ${end}. Making it again does not cover WAL written without it. ${remedy}`,
-      { publication: wanted.publication, endLsn: end },
-    );
-  }
+  const dropped = publicationDropped(wanted.publication, server, position);
+  if (dropped !== undefined) return dropped;
   const unpublished = (server.unpublished ?? []).filter((table) => position.keys[table] !== undefined);
   if (unpublished.length > 0) {
     return new CaptureError(
       'CDC_TABLE_UNPUBLISHED',
-      `${unpublished.join(', ')} ${unpublished.length === 1 ? 'is' : 'are'} captured and not published any more: dropped and made again, or taken out of publication "${wanted.publication}". What was written to it since is not in the stream. ${remedy}`,
+      `${unpublished.join(', ')} ${unpublished.length === 1 ? 'is' : 'are'} captured and not published any more: dropped and made again, or taken out of publication "${wanted.publication}". What was written to it since is not in the stream. ${REMEDY}`,
       { tables: unpublished, publication: wanted.publication },
     );
   }
@@ -162,5 +158,21 @@ export function keyChanged(table: string, before: readonly string[], now: readon
     'CDC_KEY_CHANGED',
     `the key of ${table} was (${before.join(', ')}) and is now (${now.join(', ')}). One topic never holds keys of two shapes: restore the key, or capture the table into a new topic under a new capture name.`,
     { table, before, now },
+  );
+}
+
+/** A publication that is gone, or another one of its name. Since Postgres 18 the stream goes on without it, and leaves its rows out in silence. */
+export function publicationDropped(
+  publication: string,
+  server: Pick<ServerFacts, 'publication'>,
+  position: Pick<Position, 'publication' | 'endLsn'>,
+): CaptureError | undefined {
+  if (server.publication === position.publication) return undefined;
+  const end = formatLsn(position.endLsn);
+  const again = server.publication === undefined ? '' : ' and made again';
+  return new CaptureError(
+    'CDC_PUBLICATION_MISSING',
+    `publication "${publication}" was dropped${again} since the position ${end}. Making it again does not cover WAL written without it. ${REMEDY}`,
+    { publication, endLsn: end },
   );
 }

@@ -33,8 +33,9 @@ function holdMark(window: number, side: 'low' | 'high'): void {
       : undefined;
 }
 
-async function held(): Promise<void> {
-  await eventually(() => expect(proxy.log.filter(({ act }) => act === 'hold')).toHaveLength(1), { timeoutMs: 15_000 });
+async function held(times = 1): Promise<void> {
+  const holds = () => proxy.log.filter(({ act }) => act === 'hold');
+  await eventually(() => expect(holds()).toHaveLength(times), { timeoutMs: 15_000 });
 }
 
 async function letGo(): Promise<void> {
@@ -115,11 +116,16 @@ describe('between the marks', () => {
     await source.slotFree();
     await source.sql.query('SELECT pg_drop_replication_slot($1)', [source.slot]);
     await source.sql.query('DELETE FROM a WHERE id IN (2, 3)');
-    // The second window is that of the keys.
-    holdMark(2, 'high');
+    holdMark(1, 'high');
     const second = source.capture(['a'], { snapshot: 'when-needed', connectionString: proxy.url });
     const started = second.start();
     await held();
+    // Tells the shape of the table, so that the first chunk is read again. The third window is that of the keys.
+    await source.sql.query(`UPDATE a SET b = 'new' WHERE id = 1`);
+    await eventually(async () => expect(story(await source.seen('a'), '1')).toEqual(['r old', 'u new']));
+    holdMark(3, 'high');
+    await proxy.release();
+    await held(2);
     await source.sql.query(`INSERT INTO a VALUES (3, 'back')`);
     await eventually(async () => expect(story(await source.seen('a'), '3')).toEqual(['r old', 'c back']));
     await letGo();
@@ -127,7 +133,7 @@ describe('between the marks', () => {
     await source.settled(['a']);
     const seen = await source.seen('a');
     expect(['1', '2', '3'].map((key) => story(seen, key))).toEqual([
-      ['r old', 'r old'],
+      ['r old', 'u new', 'r new'],
       ['r old', 'd '],
       ['r old', 'c back'],
     ]);

@@ -59,6 +59,12 @@ export interface CaptureOptions {
   readonly hashKey?: string;
   /** `stored` (Postgres 18): generated columns that are stored are published, in snapshot and stream alike. Default `none`: they are absent. */
   readonly generatedColumns?: 'none' | 'stored';
+  /**
+   * What a TRUNCATE of captured tables becomes. `stop` (default): capture halts, nothing of its transaction is published. `tombstones`: a tombstone with
+   * `hw_op` `t` for every live key, for which the topic is read while the stream waits, and the keys of each open transaction are held in memory.
+   * `marker`: in each partition one tombstone with the empty key; its readers must know that all keys of the table before it are gone.
+   */
+  readonly truncate?: 'stop' | 'tombstones' | 'marker';
   /** Whether logical messages with the prefix `headwater` are routed to their topics. */
   readonly outbox: boolean;
   /** Default `headwater.cdc.<name>.position`. */
@@ -95,6 +101,7 @@ export const CAPTURE_DEFAULTS = {
   maxQueuedBytes: 16 * 1024 * 1024,
   inboundTimeoutMs: 30_000,
   generatedColumns: 'none',
+  truncate: 'stop',
   onError: () => {},
   logger: { info: () => {}, warn: () => {} },
   clock: systemClock,

@@ -43,6 +43,7 @@ const BATCH_HEADER_BYTES = 61;
 export class Publisher implements Omit<Sink, 'ignored'> {
   readonly #runs = new RecordRuns();
   readonly #limits = new Map<string, TopicLimits>();
+  readonly #ends = new Map<string, number>();
   readonly #limitOf = (topic: string) => this.#limits.get(topic)?.maxBatchBytes;
   #transactions = 0;
   #progress: Required<Omit<Progress, 'states'>> | undefined;
@@ -161,6 +162,11 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     );
   }
 
+  /** The offset behind the last record that this publisher has committed there; its marker may still be on the way. */
+  committedEnd(topic: string, partition: number): number | undefined {
+    return this.#ends.get(`${topic} ${partition}`);
+  }
+
   /** Writes everything complete and waits for it. */
   async drain(): Promise<void> {
     while (
@@ -201,6 +207,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     await spilling;
     if (this.#failure !== undefined) throw this.#failure;
     if (outcome.outcome !== 'committed') throw notCommitted(outcome, this.writer.transactionalId, runs, this.#limitOf);
+    for (const { topic, partition, next } of outcome.appended) this.#ends.set(`${topic} ${partition}`, next);
     this.#runs.release(runs);
     this.onPublished({ position, rows, transactions });
     this.#inFlight = undefined;

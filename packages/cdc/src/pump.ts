@@ -12,6 +12,7 @@ import type { SnapshotWindow } from './snapshot-window.js';
 import type { SourceTables } from './source-tables.js';
 import { readTopicLimits } from './topic-limits.js';
 import { TransactionAssembler } from './transaction-assembler.js';
+import { Truncations } from './truncation.js';
 import { WalFrames } from './wal-frames.js';
 
 export interface Pump {
@@ -44,6 +45,16 @@ export async function pump(run: Pump): Promise<void> {
     ack.published(published.position.endLsn);
     stream.sendStatus();
   });
+  const truncations =
+    run.options.truncate === 'stop'
+      ? undefined
+      : new Truncations(run.options.truncate, {
+          log,
+          settle: () => publisher.drain(),
+          committedEnd: (topic, partition) => publisher.committedEnd(topic, partition),
+          signal,
+          makeRoom: async () => (publisher.isFull ? publisher.makeRoom() : undefined),
+        });
   const assembler = new TransactionAssembler(
     {
       topic: (topic) => publisher.topic(topic),
@@ -56,8 +67,9 @@ export async function pump(run: Pump): Promise<void> {
     },
     run.tables,
     run.position.commitLsn,
-    run.window,
+    truncations?.watching(run.window) ?? run.window,
     run.options.outbox ? run.tables.messages : undefined,
+    truncations,
   );
   const work = new FrameWork(run, assembler, publisher);
   const onStop = () => stream.wake();

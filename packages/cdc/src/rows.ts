@@ -48,12 +48,13 @@ export function sourceHeaders(lsn: string, tx: string, micros: bigint): SourceHe
   };
 }
 
-export type Operation = 'r' | 'c' | 'u' | 'd';
+export type Operation = 'r' | 'c' | 'u' | 'd' | 't';
 const OPERATIONS: Readonly<Record<Operation, Header>> = {
   r: ['hw_op', Buffer.from('r')],
   c: ['hw_op', Buffer.from('c')],
   u: ['hw_op', Buffer.from('u')],
   d: ['hw_op', Buffer.from('d')],
+  t: ['hw_op', Buffer.from('t')],
 };
 
 /** The text of the key, or undefined when a key column is missing or null in this tuple. */
@@ -89,8 +90,14 @@ export function recordOf(
   return { topic: shape.topic, key: Buffer.from(key), value, headers: captureHeaders(shape, op, source, seq) };
 }
 
-export function tombstone(shape: TableShape, key: string, source: SourceHeaders, seq: number): OutRecord {
-  return { topic: shape.topic, key: Buffer.from(key), value: null, headers: captureHeaders(shape, 'd', source, seq) };
+export function tombstone(
+  shape: TableShape,
+  key: string,
+  source: SourceHeaders,
+  seq: number,
+  op: 'd' | 't' = 'd',
+): OutRecord {
+  return { topic: shape.topic, key: Buffer.from(key), value: null, headers: captureHeaders(shape, op, source, seq) };
 }
 
 /** The JSON object of a row; SQL NULL is null, an unchanged TOAST value that could not be filled is left out. */

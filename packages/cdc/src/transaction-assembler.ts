@@ -9,9 +9,11 @@ import { decodePgoutput, undecodable } from './pgoutput.js';
 import type { LogicalMessage, Relation, Tuple } from './pgoutput.js';
 import { RowEncoder } from './row-encoder.js';
 import { RowSpans } from './row-spans.js';
+import { tombstone } from './rows.js';
 import type { TableShape } from './rows.js';
 import type { SnapshotWindow } from './snapshot-window.js';
 import { SourceTransaction } from './source-transaction.js';
+import type { Truncations } from './truncation.js';
 
 /** How far complete source transactions reach. */
 export interface Progress {
@@ -83,6 +85,8 @@ export class TransactionAssembler {
     private readonly window: SnapshotWindow,
     /** Absent: there is no outbox, and its messages are passed by. */
     outbox: MessageOpener | undefined,
+    /** Absent: a TRUNCATE halts capture. */
+    private readonly truncations?: Pick<Truncations, 'empty'>,
   ) {
     this.#messages = new LogicalMessages(sink, this.#open, published, window, outbox);
   }
@@ -234,8 +238,7 @@ export class TransactionAssembler {
       case 'relation':
         return this.#relation(message);
       case 'truncate':
-        this.#truncate(message.relations, lsn);
-        return undefined;
+        return this.#truncate(message.relations, lsn);
       case 'message':
         return this.#message(message, lsn);
       case 'origin':
@@ -253,11 +256,12 @@ export class TransactionAssembler {
     if (shape !== undefined && this.#watching && this.window.watches(shape.table)) this.window.disturbed(shape.table);
   }
 
-  #truncate(oids: readonly number[], lsn: Lsn): void {
+  #truncate(oids: readonly number[], lsn: Lsn): Promise<void> | undefined {
     const open = this.#transaction('truncate', lsn);
     const tables = oids.map((oid) => this.#described(oid, lsn)).filter(({ rows }) => rows !== undefined);
-    if (tables.length === 0 || open.skipped) return;
+    if (tables.length === 0 || open.skipped) return undefined;
     for (const { name } of tables) if (this.#watching && this.window.watches(name)) this.window.disturbed(name);
+    if (this.truncations !== undefined) return this.#empty(this.truncations, tables);
     const names = tables.map(({ name }) => name);
     const at = formatLsn(open.finalLsn);
     throw new CaptureError(
@@ -266,6 +270,17 @@ export class TransactionAssembler {
         'Use DELETE instead of TRUNCATE; to go on, drop the slot and start with snapshot "when-needed".',
       { tables: names, lsn: at },
     );
+  }
+
+  async #empty(truncations: Pick<Truncations, 'empty'>, tables: readonly Described[]): Promise<void> {
+    const open = this.#open;
+    for (const { rows } of tables) {
+      const { shape } = rows!;
+      await truncations.empty(shape, (key, partition) => {
+        const record = tombstone(shape, key, open.headers, open.seq++, 't');
+        this.sink.add(partition === undefined ? record : { ...record, partition });
+      });
+    }
   }
 
   #message(message: LogicalMessage, lsn: Lsn): Promise<void> | undefined {

@@ -21,6 +21,11 @@ export interface CapturedTable {
    * read what the replica identity holds. Default: all rows.
    */
   readonly where?: string;
+  /**
+   * A large value that an update left alone is not in the WAL (unless the table has REPLICA IDENTITY FULL). `reread` (default): it is read again by key; then it
+   * may be newer than its record, and the stream waits for a query. `mark`: it is left out and named in the header `hw_unchanged`.
+   */
+  readonly toast?: 'reread' | 'mark';
 }
 
 /** How missing topics are made, compacted always. Existing ones are verified: capture refuses to run with others (LOG_TOPIC_MISMATCH). */
@@ -69,6 +74,11 @@ export interface CaptureOptions {
   readonly outbox: boolean;
   /** Default `headwater.cdc.<name>.position`. */
   readonly positionTopic?: string;
+  /**
+   * A compacted topic of one partition, made when missing, that holds the version of each captured table: columns, types and key, and from which LSN
+   * on. Default: none is written. Give it when readers must know types, or when a column came.
+   */
+  readonly schemasTopic?: string;
   /** Default `headwater.cdc.<name>`. */
   readonly transactionalId?: string;
   /** The broker aborts a log transaction open longer than this; raise it for source transactions of millions of rows. Default 60,000. */
@@ -110,7 +120,7 @@ export const CAPTURE_DEFAULTS = {
 export type ResolvedOptions = Required<Omit<CaptureOptions, Optional>> & Pick<CaptureOptions, Optional>;
 
 /** Left out they stay left out: there is no default for them. */
-type Optional = 'topics' | 'hashKey';
+type Optional = 'topics' | 'hashKey' | 'schemasTopic';
 
 export function resolveOptions(options: CaptureOptions): ResolvedOptions {
   return Object.freeze({
@@ -133,7 +143,7 @@ function canonical(table: string): string {
 }
 
 /** The topics this capture makes or verifies before anything is published. */
-export function topicsOf({ tables, topics, positionTopic }: ResolvedOptions): readonly TopicSpec[] {
+export function topicsOf({ tables, topics, positionTopic, schemasTopic }: ResolvedOptions): readonly TopicSpec[] {
   const replication = topics?.replicationFactor === undefined ? {} : { replicationFactor: topics.replicationFactor };
   const spec = (topic: string, partitions: number): TopicSpec => ({
     topic,
@@ -142,7 +152,8 @@ export function topicsOf({ tables, topics, positionTopic }: ResolvedOptions): re
     ...replication,
   });
   const names = topics === undefined ? [] : [...new Set(tables.map(({ topic }) => topic))];
-  return [spec(positionTopic, 1), ...names.map((topic) => spec(topic, topics!.partitions))];
+  const own = schemasTopic === undefined ? [positionTopic] : [positionTopic, schemasTopic];
+  return [...own.map((topic) => spec(topic, 1)), ...names.map((topic) => spec(topic, topics!.partitions))];
 }
 
 /** The topics that a capture with these options makes or verifies at its start. */

@@ -23,6 +23,9 @@ export function ruled(rule: ColumnRule | undefined, encode: JsonEncoder, hashKey
   return (text) => `"${createHmac('sha256', hashKey).update(text).digest('hex')}"`;
 }
 
+/** The rule without its figures. */
+export const ruleName = (rule: ColumnRule): string => (typeof rule === 'string' ? rule : 'truncate');
+
 /** What is wrong with the rules of a table, each with its remedy. */
 export function columnRuleFaults(
   table: string,

@@ -3,11 +3,14 @@ import type { AckPolicy } from './ack-policy.js';
 import type { ResolvedOptions } from './capture.options.js';
 import { isFatal } from './cdc.errors.js';
 import type { CaptureError } from './cdc.errors.js';
+import { formatLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import type { Position } from './position.js';
 import { Publisher } from './publish.js';
 import type { Published } from './publish.js';
 import type { WalStream } from './replication-stream.js';
+import { sourceHeaders } from './rows.js';
+import { SchemaLog } from './schema-log.js';
 import type { SnapshotWindow } from './snapshot-window.js';
 import type { SourceTables } from './source-tables.js';
 import { readTopicLimits } from './topic-limits.js';
@@ -55,6 +58,9 @@ export async function pump(run: Pump): Promise<void> {
           signal,
           makeRoom: async () => (publisher.isFull ? publisher.makeRoom() : undefined),
         });
+  const { schemasTopic } = run.options;
+  // After the fence: what is recorded is what is committed.
+  const schemas = schemasTopic === undefined ? undefined : await SchemaLog.read(log, schemasTopic);
   const assembler = new TransactionAssembler(
     {
       topic: (topic) => publisher.topic(topic),
@@ -70,12 +76,14 @@ export async function pump(run: Pump): Promise<void> {
     truncations?.watching(run.window) ?? run.window,
     run.options.outbox ? run.tables.messages : undefined,
     truncations,
+    schemas,
   );
   const work = new FrameWork(run, assembler, publisher);
   const onStop = () => stream.wake();
   signal.addEventListener('abort', onStop);
   try {
     await publisher.open([...new Set(run.tables.tables.map(({ spec }) => spec.topic))]);
+    if (schemas !== undefined) await describeNew(run, schemas, publisher);
     let turnEndsAt = clock.elapsed() + TURN_MS;
     while (!signal.aborted) {
       const bytes = stream.shift();
@@ -98,6 +106,17 @@ export async function pump(run: Pump): Promise<void> {
   } finally {
     signal.removeEventListener('abort', onStop);
     await publisher.abandon();
+  }
+}
+
+/** Tables of which no version is known have one before their first row, also when that comes from a snapshot. */
+async function describeNew(run: Pump, schemas: SchemaLog, publisher: Publisher): Promise<void> {
+  await publisher.open([schemas.topic]);
+  const source = sourceHeaders(formatLsn(run.position.endLsn), '', BigInt(run.options.clock.now()) * 1_000n);
+  for (const table of run.tables.tables) {
+    if (schemas.knows(table.spec.table)) continue;
+    const shape = await run.tables.shapeWith(table, table.columns);
+    for (const record of schemas.due(source, shape)) publisher.add(record);
   }
 }
 

@@ -2,6 +2,7 @@ import type { Header, OutRecord } from '@headwater/core';
 import { excluded } from './column-rules.js';
 import type { JsonEncoder } from './json-types.js';
 import type { Column, Tuple } from './pgoutput.js';
+import type { SchemaVersion } from './schema-log.js';
 
 /** Everything needed to turn rows of one table, as it is shaped at this moment, into records. */
 export interface TableShape {
@@ -11,11 +12,17 @@ export interface TableShape {
   /** Indexes of the key columns, in key order. */
   readonly key: readonly number[];
   readonly header: Header;
+  readonly version: SchemaVersion;
 }
 
 export function tableShape(
   spec: { readonly table: string; readonly topic: string },
-  columns: readonly { readonly name: string; readonly encode: JsonEncoder }[],
+  columns: readonly {
+    readonly name: string;
+    readonly encode: JsonEncoder;
+    readonly type?: string;
+    readonly rule?: string;
+  }[],
   keyColumns: readonly string[],
 ): TableShape {
   return {
@@ -28,6 +35,12 @@ export function tableShape(
     })),
     key: keyColumns.map((name) => columns.findIndex((column) => column.name === name)),
     header: ['hw_table', Buffer.from(spec.table)],
+    version: {
+      columns: columns
+        .filter(({ encode }) => encode !== excluded)
+        .map(({ name, type = '', rule }) => ({ name, type, ...(rule !== undefined && { rule }) })),
+      key: keyColumns,
+    },
   };
 }
 

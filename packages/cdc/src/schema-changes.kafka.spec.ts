@@ -126,4 +126,44 @@ describe('schema changes', () => {
     expect(await values('t', 3)).toEqual(['c {"id":1,"b":"x"}', 'd ', 'c {"n":"1.50","id":1}']);
     expect(capture.status()).toMatchObject({ state: 'streaming', unpublished: [] });
   });
+
+  it('records each version of a table before its first row, once, also across starts', async () => {
+    await source.sql.query(
+      `CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, b text, m mood[], x text); INSERT INTO t VALUES (1, 'x', '{ok}', 'secret')`,
+    );
+    await source.topics(['t', 'schemas']);
+    const schemasTopic = source.topic('schemas');
+    const tables = [{ table: 'public.t', topic: source.topic('t'), columns: { x: 'exclude', b: 'mask' } as const }];
+    const capture = await source.started([], { tables, schemasTopic });
+    await source.seenCount('t', 1);
+    const versions = async () =>
+      (await source.seen('schemas')).map(({ key, value, lsn }) => ({ key, lsn, ...JSON.parse(value!) }));
+    const [id, b, m] = [
+      { name: 'id', type: 'int4' },
+      { name: 'b', type: 'text', rule: 'mask' },
+      { name: 'm', type: 'mood[]' },
+    ];
+    expect(await versions()).toMatchObject([{ table: 'public.t', columns: [id, b, m], key: ['id'] }]);
+    await source.sql.query(`INSERT INTO t VALUES (2, 'y')`);
+    await source.sql.query(
+      `BEGIN; INSERT INTO t VALUES (3, 'y'); ALTER TABLE t DROP m; INSERT INTO t VALUES (4, 'y'); COMMIT`,
+    );
+    await source.sql.query('ALTER TABLE t ALTER id TYPE int8');
+    await source.seenCount('t', 4);
+    // Only a row shows what is new.
+    expect(await versions()).toHaveLength(2);
+    await capture.stop();
+    await source.slotFree();
+    await source.sql.query(`INSERT INTO t VALUES (5, 'y')`);
+    await source.started([], { tables, schemasTopic });
+    const rows = await source.seenCount('t', 5);
+    const all = await versions();
+    expect(all.map(({ columns }) => columns)).toEqual([
+      [id, b, m],
+      [id, b],
+      [{ name: 'id', type: 'int8' }, b],
+    ]);
+    expect(all.slice(1).map(({ lsn }) => lsn)).toEqual([rows[3]!.lsn, rows[4]!.lsn]);
+    expect((await source.seen('schemas')).every(({ value }) => !value!.includes('secret'))).toBe(true);
+  });
 });

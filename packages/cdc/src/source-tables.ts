@@ -5,7 +5,7 @@ import { keyChanged } from './verify-slot.js';
 import { readTables, readTypes } from './catalog.js';
 import { CaptureError } from './cdc.errors.js';
 import type { CatalogTable, TableOptions } from './catalog.js';
-import { excluded, ruled } from './column-rules.js';
+import { excluded, ruled, ruleName } from './column-rules.js';
 import { JsonTypes } from './json-types.js';
 import type { PgType } from './json-types.js';
 import { OutboxMessages } from './outbox-key.js';
@@ -72,7 +72,8 @@ export class SourceTables implements TableLookup {
 
   async readRow(shape: TableShape, row: Tuple, xid: number): Promise<Tuple | undefined> {
     const table = this.tables.find((candidate) => candidate.spec.table === shape.table);
-    if (table === undefined || shape.key.some((i) => typeof row[i] !== 'string')) return undefined;
+    if (table === undefined || table.spec.toast === 'mark') return undefined;
+    if (shape.key.some((i) => typeof row[i] !== 'string')) return undefined;
     const key = shape.key.map((i) => quoteName(shape.columns[i]!.name));
     const where = key.map((column, i) => `${column} = $${i + 1}`).join(' AND ');
     // What is left out is not read either.
@@ -94,8 +95,16 @@ export class SourceTables implements TableLookup {
     const encoded = columns.map(({ name, typeOid }) => ({
       name,
       encode: ruled(rules[name], this.#json.encoder(typeOid), this.hashKey),
+      type: this.#typeName(typeOid),
+      ...(rules[name] !== undefined && { rule: ruleName(rules[name]) }),
     }));
     return tableShape(table.spec, encoded, table.keyColumns);
+  }
+
+  #typeName(oid: number): string {
+    const type = this.types.get(oid);
+    if (type === undefined) return `type ${oid}`;
+    return type.elementOid === 0 ? type.name : `${this.#typeName(type.elementOid)}[]`;
   }
 }
 

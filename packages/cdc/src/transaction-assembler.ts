@@ -11,6 +11,7 @@ import { RowEncoder } from './row-encoder.js';
 import { RowSpans } from './row-spans.js';
 import { tombstone } from './rows.js';
 import type { TableShape } from './rows.js';
+import type { SchemaLog } from './schema-log.js';
 import type { SnapshotWindow } from './snapshot-window.js';
 import { SourceTransaction } from './source-transaction.js';
 import type { Truncations } from './truncation.js';
@@ -87,6 +88,8 @@ export class TransactionAssembler {
     outbox: MessageOpener | undefined,
     /** Absent: a TRUNCATE halts capture. */
     private readonly truncations?: Pick<Truncations, 'empty'>,
+    /** Absent: versions of tables are not recorded. Its topic was opened before. */
+    private readonly schemas?: SchemaLog,
   ) {
     this.#messages = new LogicalMessages(sink, this.#open, published, window, outbox);
   }
@@ -124,6 +127,7 @@ export class TransactionAssembler {
     if (this.#open.isOpen) throw unexpected('begin inside a transaction', finalLsn);
     const xid = bytes.readUInt32BE(start + 17);
     this.#open.begin(finalLsn, xid, bytes.readBigInt64BE(start + 9), finalLsn <= this.published);
+    if (this.schemas?.hasLater === true && !this.#open.skipped) this.#describe(this.schemas);
     this.#watching = this.window.active;
     if (this.#watching) this.window.begin(xid);
   }
@@ -253,7 +257,14 @@ export class TransactionAssembler {
     const rows = shape && new RowEncoder(shape, await this.sink.topic(shape.topic));
     this.#relations.set(oid, { columns: columns.length, name: shape?.table ?? `${schema}.${name}`, rows });
     this.#lastOid = -1;
+    if (shape !== undefined && this.schemas !== undefined) this.#describe(this.schemas, shape);
     if (shape !== undefined && this.#watching && this.window.watches(shape.table)) this.window.disturbed(shape.table);
+  }
+
+  /** Versions of tables go before the first row that uses them. What is skipped was recorded in its time. */
+  #describe(schemas: SchemaLog, shape?: TableShape): void {
+    if (!this.#open.isOpen || this.#open.skipped) schemas.seen(shape!);
+    else for (const record of schemas.due(this.#open.headers, shape)) this.sink.add(record);
   }
 
   #truncate(oids: readonly number[], lsn: Lsn): Promise<void> | undefined {

@@ -93,6 +93,19 @@ describe('values', () => {
     }
   });
 
+  it('C59 names an unchanged TOAST value in hw_unchanged instead of reading it again, where that is asked for', async () => {
+    await source.sql.query(
+      'CREATE TABLE t (id int PRIMARY KEY, n int, a text, b text[]); ALTER TABLE t ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL',
+    );
+    await source.topics(['t']);
+    await source.started([], { tables: [{ table: 'public.t', topic: source.topic('t'), toast: 'mark' }] });
+    await source.sql.query(`INSERT INTO t VALUES (1, 0, repeat('x', 100000), NULL)`);
+    await source.sql.query('UPDATE t SET n = 1');
+    const seen = await source.seenCount('t', 2);
+    expect(seen[1]!.value).toBe('{"id":1,"n":1,"b":null}');
+    expect(seen[1]!.record.headers.find(([name]) => name === 'hw_unchanged')?.[1]?.toString()).toBe('["a"]');
+  });
+
   it('C59 names an unchanged TOAST value in hw_unchanged when its row is gone', async () => {
     await source.sql.query(
       'CREATE TABLE t (id int PRIMARY KEY, n int, a text); ALTER TABLE t ALTER a SET STORAGE EXTERNAL',

@@ -53,6 +53,7 @@ const tableObject = object({
   columns: optional(columnRules),
   only: optional(list(text, '["id", "name"]')),
   where: optional(text),
+  toast: optional(oneOf('reread', 'mark')),
 });
 const table: Check = (value, at) => (isObject(value) ? tableObject : tableName)(value, at);
 
@@ -76,6 +77,7 @@ const OWN = {
   slot: optional(matching(/^[a-z0-9_]{1,63}$/, 'a slot name (a-z, 0-9, "_", up to 63)')),
   publication: optional(matching(/^[^]{1,63}$/, 'a publication name (up to 63)')),
   positionTopic: optional(topicName),
+  schemasTopic: optional(topicName),
   transactionalId: optional(text),
   transactionTimeoutMs: optional(integer(1_000)),
   maxBatchBytes: optional(integer(1_024)),

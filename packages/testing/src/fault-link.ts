@@ -6,14 +6,17 @@ import { setTimeout as delay } from 'node:timers/promises';
  * drop: swallowed, the other side waits. close: swallowed, and the connection is cut; reset: the same with a TCP reset for the client.
  * mute: swallowed, as is everything after it in both directions, while the connection stays (half-open).
  * delay: late by `ms`, as is everything behind it in its direction. duplicate: sent twice. flip: one bit of `byte` is wrong.
+ * rewrite: what `rewrite` makes of it is sent instead.
  * hold: kept back, with everything behind it, until `release()`. keep: taken aside until `release()`; what came behind it overtakes it.
  * A request held or kept outlives its client: it reaches the server at `release()`, however much has happened there since.
  */
 export interface FrameFault {
-  readonly act: 'drop' | 'close' | 'reset' | 'mute' | 'delay' | 'duplicate' | 'flip' | 'hold' | 'keep';
+  readonly act: 'drop' | 'close' | 'reset' | 'mute' | 'delay' | 'duplicate' | 'flip' | 'rewrite' | 'hold' | 'keep';
   readonly ms?: number;
   /** Which byte of the frame, counted from its end when negative. Default -1. */
   readonly byte?: number;
+  /** Gets the whole frame, its length included, and returns a whole frame. */
+  readonly rewrite?: (frame: Buffer) => Buffer;
   /** Called when it strikes: for a response, after the server has done the request. The frame waits for the promise. */
   readonly onStrike?: () => unknown;
 }
@@ -104,6 +107,8 @@ export class FaultLink<Struck extends FrameFault> {
         return this.#write(to, frame);
       case 'flip':
         return this.#write(to, flipped(frame, struck.byte ?? -1));
+      case 'rewrite':
+        return this.#write(to, struck.rewrite?.(frame) ?? frame);
     }
   }
 

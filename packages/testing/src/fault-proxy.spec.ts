@@ -152,6 +152,17 @@ describe('kafka', () => {
     await eventually(() => expect(atClient).toEqual([3, 5]));
   });
 
+  it('sends what a rewrite makes of a response', async () => {
+    const more = (frame: Buffer) => {
+      const written = Buffer.from(frame);
+      written.writeInt32BE(frame.readInt32BE(4) + 10, 4);
+      return written;
+    };
+    await start(({ n }) => (n === 0 ? { at: 'response', act: 'rewrite', rewrite: more } : undefined));
+    send(1, 2);
+    await eventually(() => expect(atClient).toEqual([11, 2]));
+  });
+
   it('tells of a strike when it happens, after the broker has done the request, and waits for it', async () => {
     const told: unknown[] = [];
     let go = (): void => undefined;

@@ -11,6 +11,13 @@ export { KAFKA_VERSIONS } from './kafka-distribution.js';
 export type { ServerHandle } from './server-process.js';
 export { ServicesError } from './testing.errors.js';
 export { testDatabase, type TestDatabase } from './test-database.js';
+export {
+  postgresPair,
+  STANDBY_SLOT,
+  type PostgresOfPair,
+  type PostgresPair,
+  type PostgresPairOptions,
+} from './postgres-pair.js';
 export { eventually } from './eventually.js';
 export { uniqueName } from './unique-name.js';
 export { freePort } from './free-port.js';

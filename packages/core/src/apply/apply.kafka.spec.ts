@@ -119,24 +119,27 @@ describe('ApplyRunner', () => {
     run(
       definition(async (all, sql) => {
         await add(all, sql);
-        if (hangs) await sql.query('SELECT pg_sleep(60)');
+        if (hangs) await sql.query('SELECT pg_advisory_xact_lock(1)');
       }),
     );
     await holds({ a: 1 });
     const before = await nextOffset();
     hangs = true;
-    await amounts(['a', 10], ['b', 20]);
-    const pid = await eventually(async () => {
-      const { rows } = await database.query<{ pid: number }>(
-        `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT pg_sleep(60)'`,
-      );
-      expect(rows).toHaveLength(1);
-      return rows[0]!.pid;
+    await database.transaction(async (holder) => {
+      await holder.query('SELECT pg_advisory_xact_lock(1)');
+      await amounts(['a', 10], ['b', 20]);
+      const pid = await eventually(async () => {
+        const { rows } = await database.query<{ pid: number }>(`SELECT pid FROM pg_stat_activity
+          WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'`);
+        expect(rows).toHaveLength(1);
+        return rows[0]!.pid;
+      });
+      expect(await totals()).toEqual({ a: 1 });
+      hangs = false;
+      await database.query('SELECT pg_terminate_backend($1)', [pid]);
+      // The lock is held until the repetition has passed: nothing was let go, the session died.
+      await holds({ a: 11, b: 20 });
     });
-    expect(await totals()).toEqual({ a: 1 });
-    hangs = false;
-    await database.query('SELECT pg_terminate_backend($1)', [pid]);
-    await holds({ a: 11, b: 20 });
     expect(warnings).toHaveLength(1);
     expect(await nextOffset()).toBeGreaterThan(before!);
     await amounts(['b', 5]);

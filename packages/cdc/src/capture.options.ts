@@ -52,6 +52,12 @@ export interface CaptureOptions {
   readonly topics?: CreatedTopics;
   /** Default `headwater_<name>`. */
   readonly slot?: string;
+  /**
+   * From Postgres 17 on: makes the slot one that standbys with `sync_replication_slots` have too, so that capture goes on after one of them
+   * is promoted. Name them in the primary's `synchronized_standby_slots`, or what was published may be ahead of the one promoted
+   * (CDC_TIMELINE_DIVERGED). Turn it off where standbys must not hold WAL for this capture. Concerns slots made from now on. Default true.
+   */
+  readonly failoverSlot?: boolean;
   /** Default `headwater_<name>`; made and altered to publish exactly `tables`. */
   readonly publication?: string;
   /**
@@ -103,6 +109,7 @@ export interface CaptureOptions {
 }
 
 export const CAPTURE_DEFAULTS = {
+  failoverSlot: true,
   transactionTimeoutMs: 60_000,
   maxBatchBytes: 4 * 1024 * 1024,
   maxBatchRows: 10_000,

@@ -1,14 +1,29 @@
-// oxlint-disable no-restricted-imports -- a fixture of crash.kafka.spec.ts, never part of the package.
-// Runs a capture in a process of its own, to be killed: node crash-child.testing.mjs '<json>'
+// Runs a capture in a process of its own, to be killed: node crash-child.testing.mjs '<json>'. Prints `started`; over an IPC channel it tells
+// what happens to it, and its status whenever it is sent anything.
 import { Capture } from '@headwater/cdc';
 import { kafkaLog } from '@headwater/kafka';
 
 const { brokers, kafkaPort, ...options } = JSON.parse(process.argv[2]);
-const connect = () => ({ host: '127.0.0.1', port: kafkaPort });
-const capture = new Capture({ ...options, log: kafkaLog({ brokers, connect }) });
-capture.finished.catch((error) => {
-  process.stderr.write(`${error.message}\n`);
-  process.exit(1);
+const connect = kafkaPort === undefined ? {} : { connect: () => ({ host: '127.0.0.1', port: kafkaPort }) };
+const tell = (message, sent = () => {}) => process.connected && process.send(message, sent);
+const fact = ({ code, message }) => ({ code, message });
+const logger = { info: (line) => tell({ line }), warn: (line) => tell({ line }) };
+
+const capture = new Capture({
+  ...options,
+  log: kafkaLog({ brokers, ...connect }),
+  logger,
+  onError: (error) => tell({ error: fact(error) }),
 });
-await capture.start();
-process.stdout.write('started\n');
+process.on('message', () => tell({ status: { ...capture.status(), rssBytes: process.memoryUsage.rss() } }));
+// Whoever started it is gone: it must not go on alone.
+process.on('disconnect', () => process.exit(1));
+capture.finished.catch((error) => tell({ halted: fact(error) }, () => process.exit(1)));
+await capture.start().then(
+  () => {
+    tell({ started: true });
+    process.stdout.write('started\n');
+  },
+  // What it halts with is told above.
+  () => {},
+);

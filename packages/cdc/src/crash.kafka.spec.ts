@@ -1,11 +1,8 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { partitionOf } from '@headwater/core';
 import { eventually, faultProxy } from '@headwater/testing';
 import type { FaultProxy } from '@headwater/testing';
-import type { CaptureOptions } from './capture.options.js';
+import type { CaptureProcess, ProcessOptions } from './capture-process.testing.js';
 import { parseLsn } from './lsn.js';
 import { postgresProxy } from './postgres-proxy.testing.js';
 import type { PostgresProxy } from './postgres-proxy.testing.js';
@@ -16,7 +13,7 @@ const END_TXN = 26;
 
 let source: Source;
 let kafka: FaultProxy;
-let child: ChildProcess | undefined;
+let child: CaptureProcess;
 let postgres: PostgresProxy | undefined;
 
 beforeEach(async () => {
@@ -27,35 +24,17 @@ beforeEach(async () => {
   kafka = await faultProxy({ target: { host: host!, port: Number(port) }, protocol: 'kafka' });
 });
 afterEach(async () => {
-  await kill();
+  await source.close();
   await kafka.close();
   await postgres?.close();
   postgres = undefined;
-  await source.close();
 });
 
-async function run(connectionString = source.url, tables = ['a'], more: Partial<CaptureOptions> = {}): Promise<void> {
-  const { log: _log, onError: _onError, logger: _logger, ...options } = source.options(tables, more);
-  const script = fileURLToPath(new URL('./crash-child.testing.mjs', import.meta.url));
-  const started = spawn(
-    process.execPath,
-    [script, JSON.stringify({ ...options, connectionString, brokers, kafkaPort: kafka.port })],
-    { stdio: ['ignore', 'pipe', 'inherit'] },
-  );
-  child = started;
-  let output = '';
-  started.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
-  await eventually(() => expect(output).toContain('started'));
+async function run(connectionString = source.url, tables = ['a'], more: Partial<ProcessOptions> = {}): Promise<void> {
+  child = await source.process(tables, { connectionString, kafkaPort: kafka.port, ...more });
 }
 
-async function kill(): Promise<void> {
-  const dying = child;
-  child = undefined;
-  if (dying === undefined || dying.exitCode !== null || dying.signalCode !== null) return;
-  const gone = new Promise((resolve) => dying.once('exit', resolve));
-  dying.kill('SIGKILL');
-  await gone;
-}
+const kill = () => child.kill();
 
 async function everyRowOnce(ids: readonly number[]): Promise<void> {
   const seen = await source.seenCount('a', ids.length, 30_000);
@@ -99,8 +78,13 @@ describe('kill -9', () => {
     const count = 1_000;
     postgres = await postgresProxy(source.url);
     await run(postgres.url);
-    const before = (await source.slotFacts())!.confirmed;
     postgres.dropStatus = true;
+    const before = await eventually(async () => {
+      const { confirmed } = (await source.slotFacts())!;
+      // What was let through may still be on its way.
+      expect(parseLsn(confirmed)).toBe(postgres!.acknowledged);
+      return confirmed;
+    });
     for (let id = 1; id <= count; id++) await source.sql.query(`INSERT INTO a VALUES (${id}, 'x')`);
     await source.seenCount('a', count);
     await kill();

@@ -1,12 +1,10 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { Database, emitContext, emitText, ensureSchema, headerText } from '@headwater/core';
 import type { Sql, TextMessage } from '@headwater/core';
 import { eventually, faultProxy } from '@headwater/testing';
 import type { FaultProxy, ProxiedRequest } from '@headwater/testing';
+import type { CaptureProcess } from './capture-process.testing.js';
 import { parseLsn } from './lsn.js';
 import { postgresProxy } from './postgres-proxy.testing.js';
 import type { PostgresProxy } from './postgres-proxy.testing.js';
@@ -19,7 +17,7 @@ let source: Source;
 let database: Database;
 let kafka: FaultProxy;
 let postgres: PostgresProxy | undefined;
-let child: ChildProcess | undefined;
+let child: CaptureProcess;
 
 beforeEach(async () => {
   source = await Source.open();
@@ -30,33 +28,18 @@ beforeEach(async () => {
   kafka = await faultProxy({ target: { host: host!, port: Number(port) }, protocol: 'kafka' });
 });
 afterEach(async () => {
-  await kill();
+  await database.close();
+  await source.close();
   await kafka.close();
   await postgres?.close();
   postgres = undefined;
-  await database.close();
-  await source.close();
 });
 
 async function run(connectionString = source.url): Promise<void> {
-  const { log: _log, onError: _onError, logger: _logger, ...options } = source.options(['a']);
-  const script = fileURLToPath(new URL('./crash-child.testing.mjs', import.meta.url));
-  const settings = JSON.stringify({ ...options, connectionString, brokers, kafkaPort: kafka.port });
-  const started = spawn(process.execPath, [script, settings], { stdio: ['ignore', 'pipe', 'inherit'] });
-  child = started;
-  let output = '';
-  started.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
-  await eventually(() => expect(output).toContain('started'));
+  child = await source.process(['a'], { connectionString, kafkaPort: kafka.port });
 }
 
-async function kill(): Promise<void> {
-  const dying = child;
-  child = undefined;
-  if (dying === undefined || dying.exitCode !== null || dying.signalCode !== null) return;
-  const gone = new Promise((resolve) => dying.once('exit', resolve));
-  dying.kill('SIGKILL');
-  await gone;
-}
+const kill = () => child.kill();
 
 function message(key: string, headers: Readonly<Record<string, string>> = {}): TextMessage {
   return { topic: source.topic('out'), key, value: JSON.stringify({ key }), headers };

@@ -16,6 +16,8 @@ export interface PostgresProxy {
   holdBehindCommit: boolean;
   /** Commits that were let through, in order. */
   readonly passed: readonly PassingCommit[];
+  /** What the last status update that was let through has acknowledged. */
+  readonly acknowledged: Lsn | undefined;
   /** Commit LSNs announced by the begins that are held back. */
   readonly heldBegins: readonly Lsn[];
   close(): Promise<void>;
@@ -25,14 +27,26 @@ const [STATUS, XLOG_DATA] = [0x72, 0x77];
 const [BEGIN, COMMIT] = [0x42, 0x43];
 /** Type, length, XLogData with three int64: the pgoutput message begins here. */
 const MESSAGE_AT = 30;
+/** Type, length, status update with the LSN written: then the one flushed. */
+const FLUSHED_AT = 14;
 
 export async function postgresProxy(databaseUrl: string): Promise<PostgresProxy> {
   const passed: PassingCommit[] = [];
   const held: ProxiedMessage[] = [];
-  const state = { dropStatus: false, holdBehindCommit: false, holding: false };
+  const state = {
+    dropStatus: false,
+    holdBehindCommit: false,
+    holding: false,
+    acknowledged: undefined as Lsn | undefined,
+  };
   const proxy = await postgresFaultProxy(databaseUrl, (message) => {
     if (message.type !== 'd') return undefined;
-    if (message.from === 'client') return state.dropStatus && message.frame[5] === STATUS ? { act: 'drop' } : undefined;
+    if (message.from === 'client') {
+      if (message.frame[5] !== STATUS) return undefined;
+      if (state.dropStatus) return { act: 'drop' };
+      state.acknowledged = message.frame.readBigUInt64BE(FLUSHED_AT) as Lsn;
+      return undefined;
+    }
     if (state.holding) {
       held.push(message);
       // Those behind the first one wait with it.
@@ -45,6 +59,9 @@ export async function postgresProxy(databaseUrl: string): Promise<PostgresProxy>
   return {
     url: proxy.url,
     passed,
+    get acknowledged() {
+      return state.acknowledged;
+    },
     get heldBegins() {
       return held
         .filter((message) => messageType(message) === BEGIN)

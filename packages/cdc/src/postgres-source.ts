@@ -76,7 +76,8 @@ class PostgresConnection implements SourceConnection {
   }
 
   createSlot(): Promise<MadeSlot> {
-    return createSlot(this.replication, this.options.slot);
+    const { slot, failoverSlot } = this.options;
+    return createSlot(this.replication, this.sql, slot, failoverSlot);
   }
 
   async snapshotSource(): Promise<SnapshotSource> {

@@ -9,6 +9,7 @@ import type {
   TakenRun,
   TopicRuns,
 } from '@headwater/core';
+import { isFatal } from './cdc.errors.js';
 import { maxLsn } from './lsn.js';
 import { positionRecord } from './position.js';
 import type { Position } from './position.js';
@@ -179,13 +180,16 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** Gives up what is not complete. */
+  /** Gives up what is not complete. Throws when the last write was refused for good: that outranks the loss of a connection (P7). */
   async abandon(): Promise<void> {
     await this.#inFlight;
     await this.#spilling;
     const open = this.#spilled;
     this.#spilled = undefined;
-    await open?.abort();
+    const aborted = await open?.abort();
+    if (isFatal(this.#failure)) throw this.#failure;
+    if (aborted?.outcome === 'aborted' && aborted.fenced === 'writer')
+      throw notCommitted(aborted, this.writer.transactionalId);
   }
 
   async #write(): Promise<void> {

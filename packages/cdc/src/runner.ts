@@ -4,6 +4,7 @@ import { AckPolicy } from './ack-policy.js';
 import { topicsOf } from './capture.options.js';
 import type { ResolvedOptions } from './capture.options.js';
 import type { CaptureError } from './cdc.errors.js';
+import { fencedByWhom } from './fenced.js';
 import type { Lsn } from './lsn.js';
 import { IDLE, next } from './machine.js';
 import type { Effect, MachineEvent, MachineState } from './machine-states.js';
@@ -190,11 +191,12 @@ export class CaptureRunner {
     if (failure !== undefined) throw failure.error;
   }
 
-  #pump(position: Position, snapshots: Snapshots): Promise<void> {
+  async #pump(position: Position, snapshots: Snapshots): Promise<void> {
     const { of: stream, ack } = this.#stream!;
+    let own = position;
     ack.resume(position.endLsn);
     void this.#watchPublication(position, this.#life.signal);
-    return pump({
+    await pump({
       writer: this.#writer,
       stream,
       ack,
@@ -204,6 +206,7 @@ export class CaptureRunner {
       window: snapshots.window,
       signal: this.#drain.signal,
       onPublished: (published) => {
+        own = published.position;
         this.events.published(published);
         snapshots.published(published.position.endLsn);
         if (published.transactions > 0) this.tell({ name: 'progressed' });
@@ -211,6 +214,8 @@ export class CaptureRunner {
       },
       onIgnored: (error) => this.events.ignored(error),
       onWal: (lsn) => this.events.wal(lsn),
+    }).catch(async (error: unknown) => {
+      throw await fencedByWhom(error, own, this.options);
     });
   }
 

@@ -54,10 +54,18 @@ export async function readTimelineSwitch(replication: Client, timeline: number, 
   return parseLsn('0/0');
 }
 
-/** Creates the slot. Postgres waits for the transactions that are running, so that everything before it is visible. */
-export async function createSlot(replication: Client, slot: string): Promise<MadeSlot> {
+/**
+ * Creates the slot. Postgres waits for the transactions that are running, so that everything before it is visible. `failover`: a standby that
+ * synchronises slots has it too; servers before Postgres 17 and standbys know no such slot, and make an ordinary one.
+ */
+export async function createSlot(replication: Client, sql: Client, slot: string, failover: boolean): Promise<MadeSlot> {
+  const [server] = await textRows(
+    sql,
+    `SELECT current_setting('server_version_num')::int >= 170000 AND NOT pg_is_in_recovery()`,
+  );
+  const how = failover && server?.[0] === 't' ? `(SNAPSHOT 'nothing', FAILOVER)` : 'NOEXPORT_SNAPSHOT';
   const { rows } = await replication.query<{ consistent_point: string }>(
-    `CREATE_REPLICATION_SLOT ${quoteName(slot)} LOGICAL pgoutput NOEXPORT_SNAPSHOT`,
+    `CREATE_REPLICATION_SLOT ${quoteName(slot)} LOGICAL pgoutput ${how}`,
   );
   return { lsn: parseLsn(rows[0]!.consistent_point) };
 }

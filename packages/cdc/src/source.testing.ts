@@ -4,6 +4,8 @@ import { kafkaLog } from '@headwater/kafka';
 import { eventually, testDatabase, uniqueName } from '@headwater/testing';
 import { Client } from 'pg';
 import { Capture } from './capture.js';
+import { CaptureProcess } from './capture-process.testing.js';
+import type { ProcessOptions } from './capture-process.testing.js';
 import type { CaptureOptions } from './capture.options.js';
 import { parsePosition, readPosition, readRecords } from './position.js';
 import type { Position } from './position.js';
@@ -28,6 +30,7 @@ const databaseUrl = process.env['DATABASE_URL'] ?? '';
 export class Source {
   readonly name = uniqueName('cap');
   readonly captures: Capture[] = [];
+  readonly processes: CaptureProcess[] = [];
   readonly errors: unknown[] = [];
   readonly messages: string[] = [];
   readonly #topics: string[] = [];
@@ -38,17 +41,18 @@ export class Source {
     /** Replaced where its server was restarted. */
     public sql: Client,
     readonly log: Log,
+    readonly brokers: readonly string[],
     private readonly drop: () => Promise<void>,
   ) {}
 
-  /** On the servers of the test run, or on another Postgres. */
-  static async open(serverUrl = databaseUrl): Promise<Source> {
+  /** On the servers of the test run, or on others. */
+  static async open(serverUrl = databaseUrl, kafkaBrokers: readonly string[] = brokers): Promise<Source> {
     const database = await testDatabase(serverUrl);
     const sql = new Client({ connectionString: database.url });
     // A server that is restarted ends the session.
     sql.on('error', () => {});
     await sql.connect();
-    return new Source(database.url, sql, kafkaLog({ brokers }), () => database.drop());
+    return new Source(database.url, sql, kafkaLog({ brokers: kafkaBrokers }), kafkaBrokers, () => database.drop());
   }
 
   client(): Promise<Client> {
@@ -109,6 +113,22 @@ export class Source {
     });
   }
 
+  processOptions(tables: readonly string[], more: Partial<ProcessOptions> = {}): ProcessOptions {
+    const { log: _log, logger: _logger, onError: _onError, ...options } = this.options(tables);
+    return { ...options, brokers: this.brokers, ...more };
+  }
+
+  /** Starts a capture in a process of its own. */
+  async process(
+    tables: readonly string[],
+    more: Partial<ProcessOptions> = {},
+    env = process.env,
+  ): Promise<CaptureProcess> {
+    const started = await CaptureProcess.start(this.processOptions(tables, more), env);
+    this.processes.push(started);
+    return started;
+  }
+
   /** All committed records of a topic, in order per partition. */
   seen(table: string): Promise<Seen[]> {
     return this.#seenIn(this.topic(table));
@@ -144,12 +164,18 @@ export class Source {
     return eventually(
       async () => {
         const all = await this.#seenIn(topic);
-        if (all.length < count)
-          throw new Error(`${all.length} of ${count} records; ${this.errors.map(String).join(' | ')}`);
+        if (all.length < count) throw new Error(`${all.length} of ${count} records; ${this.#told()}`);
         return all;
       },
       { timeoutMs },
     );
+  }
+
+  #told(): string {
+    return [
+      ...this.errors.map(String),
+      ...this.processes.flatMap(({ lines, halted }) => [...lines, ...(halted ? [halted.message] : [])]),
+    ].join(' | ');
   }
 
   async fold(table: string): Promise<Map<string, string>> {
@@ -219,6 +245,7 @@ export class Source {
   }
 
   async close(): Promise<void> {
+    await Promise.all(this.processes.map((started) => started.kill()));
     await Promise.all(this.captures.map((capture) => capture.stop()));
     await this.log.admin.deleteTopics([...this.#topics, this.positionTopic]).catch(() => {});
     await this.log.close();

@@ -1,27 +1,17 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { eventually, seededRandom } from '@headwater/testing';
 import { openSession } from './postgres-session.js';
-import { brokers, Source } from './source.testing.js';
+import { Source } from './source.testing.js';
 import { arrayOf, compositeOf, difference, domainOf, EXTENSIONS, rowJson, SCALARS } from './type-oracle.testing.js';
 import type { SampleType } from './type-oracle.testing.js';
 
 const ROWS = 25;
 
 let source: Source;
-const children: ChildProcess[] = [];
 beforeEach(async () => {
   source = await Source.open();
 });
 afterEach(async () => {
-  for (const child of children.splice(0)) {
-    if (child.exitCode !== null || child.signalCode !== null) continue;
-    const gone = new Promise((resolve) => child.once('exit', resolve));
-    child.kill('SIGKILL');
-    await gone;
-  }
   await source.close();
 });
 
@@ -144,26 +134,15 @@ describe('types', () => {
       }
       const url = new URL(source.url);
       [url.username, url.password] = [role, 'p'];
-      const {
-        log: _log,
-        onError: _onError,
-        logger: _logger,
-        ...options
-      } = source.options([], {
-        name: `${source.name}_other`,
-        connectionString: url.href,
-        tables: [{ table: 'public.t', topic: source.topic('other') }],
-      });
-      const script = fileURLToPath(new URL('./crash-child.testing.mjs', import.meta.url));
-      const settings = JSON.stringify({ ...options, brokers, kafkaPort: Number(brokers[0]!.split(':')[1]) });
-      const child = spawn(process.execPath, [script, settings], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-        env: { ...process.env, TZ: 'Asia/Kolkata', PGTZ: 'Asia/Tokyo', PGDATESTYLE: 'German' },
-      });
-      children.push(child);
-      let output = '';
-      child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
-      await eventually(() => expect(output).toContain('started'));
+      await source.process(
+        [],
+        {
+          name: `${source.name}_other`,
+          connectionString: url.href,
+          tables: [{ table: 'public.t', topic: source.topic('other') }],
+        },
+        { ...process.env, TZ: 'Asia/Kolkata', PGTZ: 'Asia/Tokyo', PGDATESTYLE: 'German' },
+      );
       await source.sql.query('UPDATE t SET id = id');
       const values = [...(await source.seenCount('t', 2)), ...(await source.seenCount('other', 2))].map(
         ({ value }) => value,
@@ -173,11 +152,7 @@ describe('types', () => {
         '"c5":"P1M2DT3H4M5.000006S","c6":"AP8=","c7":0.30000000000000004,"c8":"[\\"2026-01-01 00:00:00+00\\",)","c9":"$1.50"}';
       expect(values).toEqual([...twice(wanted), ...twice(wanted)]);
     } finally {
-      for (const child of children.splice(0)) {
-        const gone = new Promise((resolve) => child.once('exit', resolve));
-        child.kill('SIGTERM');
-        await gone;
-      }
+      await Promise.all(source.processes.map((started) => started.kill()));
       await source.sql.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${role}'`);
       await eventually(() => source.sql.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`));
       await source.log.admin.deleteTopics([`headwater.cdc.${source.name}_other.position`]);

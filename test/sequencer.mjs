@@ -10,6 +10,8 @@ const FIRST = [
   'crash.spec.ts',
   'pressure.kafka.spec.ts',
   'boundaries.spec.ts',
+  'broker-faults.kafka.spec.ts',
+  'soundness-capture.spec.ts',
 ];
 
 export default class LongestFirst extends Sequencer {

@@ -93,7 +93,7 @@ describe('between the marks', () => {
     expect(source.errors).toEqual([]);
   });
 
-  it('reads a chunk again after a TRUNCATE of another transaction or a new column', async () => {
+  it('reads a chunk again when the table gets a new column', async () => {
     await source.sql.query(`INSERT INTO a SELECT g, 'old' FROM generate_series(1, 9) g`);
     holdMark(1, 'high');
     const capture = source.capture(['a'], { connectionString: proxy.url });
@@ -107,6 +107,23 @@ describe('between the marks', () => {
     const reads = (await source.seen('a')).filter(({ op }) => op === 'r');
     expect(reads.map(({ value }) => value)).toContain('{"id":1,"b":"old","c":7}');
     expect(reads.filter(({ value }) => !value!.includes('"c"'))).toEqual([]);
+  });
+
+  it('C61 publishes nothing of a chunk whose table was truncated after it was read', async () => {
+    await source.sql.query(`INSERT INTO a SELECT g, 'old' FROM generate_series(1, 9) g`);
+    const capture = await source.started(['a'], { connectionString: proxy.url, truncate: 'tombstones' });
+    await source.sql.query('UPDATE a SET id = id WHERE id = 9');
+    await source.seenCount('a', 10);
+    holdMark(2, 'high');
+    await capture.snapshot({ tables: ['public.a'] });
+    await held();
+    await source.sql.query(`TRUNCATE a; INSERT INTO a VALUES (4, 'new')`);
+    await eventually(async () => expect(story(await source.seen('a'), '4').at(-1)).toBe('c new'));
+    await letGo();
+    await over(capture);
+    await source.settled(['a']);
+    expect(story(await source.seen('a'), '1')).toEqual(['r old', expect.stringMatching(/^t $|^d $/)]);
+    await source.foldEqualsTable();
   });
 
   it('C31 buries the keys that a table has lost, and none that comes back meanwhile', async () => {

@@ -111,19 +111,20 @@ describe('between the marks', () => {
 
   it('C61 publishes nothing of a chunk whose table was truncated after it was read', async () => {
     await source.sql.query(`INSERT INTO a SELECT g, 'old' FROM generate_series(1, 9) g`);
-    const capture = await source.started(['a'], { connectionString: proxy.url, truncate: 'tombstones' });
+    // No keys are told, only that the table is empty.
+    const capture = await source.started(['a'], { connectionString: proxy.url, truncate: 'marker' });
     await source.sql.query('UPDATE a SET id = id WHERE id = 9');
-    await source.seenCount('a', 10);
+    const before = new Set((await source.seenCount('a', 10)).map(({ tx }) => tx));
     holdMark(2, 'high');
     await capture.snapshot({ tables: ['public.a'] });
     await held();
-    await source.sql.query(`TRUNCATE a; INSERT INTO a VALUES (4, 'new')`);
-    await eventually(async () => expect(story(await source.seen('a'), '4').at(-1)).toBe('c new'));
+    // And nothing more, that would tell its shape again.
+    await source.sql.query('TRUNCATE a');
+    await eventually(async () => expect((await source.seen('a')).at(-1)!.op).toBe('t'));
     await letGo();
     await over(capture);
     await source.settled(['a']);
-    expect(story(await source.seen('a'), '1')).toEqual(['r old', expect.stringMatching(/^t $|^d $/)]);
-    await source.foldEqualsTable();
+    expect((await source.seen('a')).filter(({ op, tx }) => op === 'r' && !before.has(tx))).toEqual([]);
   });
 
   it('C31 buries the keys that a table has lost, and none that comes back meanwhile', async () => {

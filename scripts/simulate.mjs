@@ -1,4 +1,6 @@
-// npm run simulate -- [--seeds N] [--seed S]: the process engine in virtual time under seeds S to S+N-1. Prints the first that fails, and its trace.
+// npm run simulate -- [--seeds N] [--seed S] [--capture]: the process engine, or captures, in virtual time under seeds S to S+N-1. Prints the first
+// that fails, and its trace.
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,6 +15,7 @@ async function main() {
   const seeds = numberAfter('--seeds', 10_000);
   const first = numberAfter('--seed', 1);
   if (seeds === undefined || first === undefined) return fail('--seeds and --seed take whole numbers.');
+  if (process.argv.includes('--capture')) return captures(seeds, first);
   const { simulate } = await import(built);
   const seen = new Map();
   const startedAt = performance.now();
@@ -27,6 +30,19 @@ async function main() {
   const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
   console.log(`${seeds} seeds from ${first} in ${seconds} s: exactly f(input) under each.`);
   return 0;
+}
+
+/** What simulates captures is no part of the built packages: it runs as its spec does. */
+function captures(seeds, first) {
+  const jest = join(root, 'node_modules', 'jest', 'bin', 'jest.js');
+  const spec = ['packages/cdc/src/simulation/simulation.spec.ts', '-t', 'once and in order under each'];
+  const env = { ...process.env, CAPTURE_SEEDS: String(seeds), CAPTURE_FIRST_SEED: String(first) };
+  const { status } = spawnSync(process.execPath, ['--experimental-vm-modules', jest, ...spec], {
+    cwd: root,
+    env,
+    stdio: 'inherit',
+  });
+  return status ?? 1;
 }
 
 function report({ seed, wrong, trace }) {

@@ -2,6 +2,7 @@ import type { Log, LogInput, LogReader, LogTransaction, LogWriter, Outcome } fro
 import { ZERO_LSN } from '../lsn.js';
 import type { Lsn } from '../lsn.js';
 import type { SourceConnection } from '../source.js';
+import type { SourceTables } from '../source-tables.js';
 import { POSITION_TOPIC } from './instance.testing.js';
 import type { PlantedBug } from './instance.testing.js';
 
@@ -66,6 +67,22 @@ export const PLANTED_BUGS: Readonly<Record<string, () => PlantedBug>> = {
       },
     }),
   }),
+  'a row read again before its transaction is visible': () => ({
+    source: (source) => ({
+      async connect() {
+        const connection = await source.connect();
+        const readRow: SourceTables['readRow'] = (shape, key) => connection.tables.readRow(shape, key, LONG_AGO);
+        return overriding(connection, { tables: replacing(connection.tables, { readRow }) });
+      },
+    }),
+  }),
+  'keys buried before the markers of their rows have landed': () => ({
+    log: (log) => {
+      const offsets: Log['admin']['offsets'] = async (topic) =>
+        (await log.admin.offsets(topic)).map((of) => ({ ...of, high: of.lastStable }));
+      return { ...log, admin: replacing(log.admin, { offsets }) };
+    },
+  }),
 };
 
 /** What the bugs stand on, with nothing wrong: no run may be told wrong for it. */
@@ -77,6 +94,9 @@ export function nothingPlanted(): PlantedBug {
     status: (flush) => flush,
   };
 }
+
+/** Every snapshot sees it. */
+const LONG_AGO = 1;
 
 const isPosition = ({ topic }: LogInput): boolean => topic === POSITION_TOPIC;
 const isRow = (input: LogInput): boolean => !isPosition(input);
@@ -172,10 +192,7 @@ function believing(log: Log, instance: string): Log {
     fenced = false;
     return before;
   };
-  const admin = new Proxy(log.admin, {
-    get: (target, name: keyof Log['admin']) => (name === 'offsets' ? offsets : target[name].bind(target)),
-  });
-  return { ...fencing(log, instance), admin };
+  return { ...fencing(log, instance), admin: replacing(log.admin, { offsets }) };
 }
 
 function overriding(connection: SourceConnection, change: Partial<SourceConnection>): SourceConnection {
@@ -193,4 +210,14 @@ function overriding(connection: SourceConnection, change: Partial<SourceConnecti
     close: () => connection.close(),
     ...change,
   };
+}
+
+/** The same object with some of its methods replaced; classes keep what is private to them. */
+function replacing<T extends object>(whole: T, change: Partial<T>): T {
+  return new Proxy(whole, {
+    get(target, name) {
+      const value: unknown = name in change ? change[name as keyof T] : target[name as keyof T];
+      return typeof value === 'function' && !(name in change) ? (value.bind(target) as unknown) : value;
+    },
+  });
 }

@@ -63,7 +63,7 @@ class World implements Witness {
     this.#random = clock.random;
     const random = clock.random.fork();
     this.#mischief = mischief(random);
-    this.#snapshot = random.pick(['never', 'never', 'initial', 'when-needed']);
+    this.#snapshot = random.pick(['never', 'initial', 'initial', 'when-needed']);
     this.#capture = {
       snapshot: this.#snapshot,
       maxBatchBytes: random.pick([1_000, 8_000, 4_000_000]),

@@ -34,7 +34,7 @@ export class Workload {
     if (dice === 1) return { do: 'emit', ...this.#message(), pauseMs };
     // Several at once: their commit records are adjacent.
     const count = random.pick([1, 1, 1, 2, 3]);
-    const unseenMs = random.chance(0.3) ? random.below(60) : 0;
+    const unseenMs = random.chance(0.5) ? random.below(200) : 0;
     return { do: 'commit', transactions: Array.from({ length: count }, () => this.transaction()), unseenMs, pauseMs };
   }
 

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
+import { errorMessage } from '@headwater/core';
 import type { LogWriter } from '@headwater/core';
 import { AckPolicy } from './ack-policy.js';
 import { topicsOf } from './capture.options.js';
 import type { ResolvedOptions } from './capture.options.js';
-import type { CaptureError } from './cdc.errors.js';
+import { CaptureError } from './cdc.errors.js';
 import { fencedByWhom } from './fenced.js';
 import type { Lsn } from './lsn.js';
 import { IDLE, next } from './machine.js';
@@ -173,7 +174,9 @@ export class CaptureRunner {
     const signalKey = position.signalKey ?? randomBytes(32).toString('hex');
     const connection = this.#connected;
     const open = () => connection.snapshotSource();
-    const snapshots = await Snapshots.resume(this.options, { ...position, signalKey }, connection.tables, open);
+    const snapshots = await Snapshots.resume(this.options, { ...position, signalKey }, connection.tables, open).catch(
+      (error: unknown) => this.#unlessMoved(position, error),
+    );
     this.#snapshots = snapshots;
     const over = new AbortController();
     let failure: { readonly error: unknown } | undefined;
@@ -189,6 +192,15 @@ export class CaptureRunner {
       this.#snapshots = undefined;
     }
     if (failure !== undefined) throw failure.error;
+  }
+
+  /** A process that was stopped finds what another has gone on from: snapshots that are over are no damage then. */
+  async #unlessMoved(position: Position, error: unknown): Promise<never> {
+    const { log, positionTopic, name } = this.options;
+    const now = await readPosition(log, positionTopic, name);
+    if (now?.endLsn === position.endLsn) throw error;
+    const message = `another capture has moved the position since it was read: ${errorMessage(error)} Capture reads it again.`;
+    throw new CaptureError('CDC_PUBLISH_FAILED', message, {}, error);
   }
 
   async #pump(position: Position, snapshots: Snapshots): Promise<void> {

@@ -4,16 +4,19 @@ import type { Lsn } from './lsn.js';
 
 /**
  * What may be acknowledged on one connection. P3: never above the end LSN of a committed position; P4: never above what this
- * connection received (Postgres would take `FFFF/0` and skip everything up to it).
+ * connection received (Postgres would take `FFFF/0` and skip everything up to it); P18: nothing of which it is not known that the publication
+ * chose what was sent of it.
  */
 export class AckPolicy {
   #received: Lsn;
   #published: Lsn;
+  #covered: Lsn;
 
   /** `slot`: confirmed_flush_lsn at the start of the connection. */
   constructor(slot: Lsn) {
     this.#received = slot;
     this.#published = slot;
+    this.#covered = slot;
   }
 
   /** The committed position ends here; it may lie above what this connection has received so far. */
@@ -39,8 +42,23 @@ export class AckPolicy {
     this.#published = maxLsn(this.#published, lsn);
   }
 
+  /** A look at the publication begins: what has been received so far is covered when it is still there. */
+  get coverable(): Lsn {
+    return this.#received;
+  }
+
+  /** The publication was there when a look began at which this was `coverable`. */
+  covered(lsn: Lsn): void {
+    this.#covered = maxLsn(this.#covered, lsn);
+  }
+
+  /** Whether something is published, and only a look at the publication keeps it from being acknowledged. */
+  get waits(): boolean {
+    return this.lsn < minLsn(this.#published, this.#received);
+  }
+
   /** The raw end LSN to send, never one more. */
   get lsn(): Lsn {
-    return minLsn(this.#published, this.#received);
+    return minLsn(minLsn(this.#published, this.#received), this.#covered);
   }
 }

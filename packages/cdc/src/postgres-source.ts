@@ -5,12 +5,12 @@ import { checkSetup, refusedSession } from './doctor/check-setup.js';
 import type { Lsn } from './lsn.js';
 import type { MadeSlot } from './machine-states.js';
 import { openReplicationSession, openSession, textRows } from './postgres-session.js';
-import { ensurePublication, unpublishedTables } from './publication.js';
+import { ensurePublication, seePublication, unpublishedTables } from './publication.js';
 import { ReplicationStream } from './replication-stream.js';
 import { createSlot, dropPublicationIfExists, dropSlotIfExists, readServer, readTimelineSwitch } from './server.js';
 import type { SnapshotSource } from './snapshot/snapshot-source.js';
 import { SourceSession } from './snapshot/source-session.js';
-import type { Source, SourceConnection, SourceStream } from './source.js';
+import type { PublicationSeen, Source, SourceConnection, SourceStream } from './source.js';
 import type { SourceTables } from './source-tables.js';
 import type { ServerFacts } from './verify-slot.js';
 
@@ -36,6 +36,8 @@ export function postgresSource(options: ResolvedOptions): Source {
 }
 
 class PostgresConnection implements SourceConnection {
+  #lookout: Promise<Client> | undefined;
+
   constructor(
     private readonly options: ResolvedOptions,
     private readonly sql: Client,
@@ -65,6 +67,12 @@ class PostgresConnection implements SourceConnection {
   ensurePublication(): Promise<number> {
     const { publication, generatedColumns } = this.options;
     return ensurePublication(this.sql, publication, this.tables.tables, generatedColumns);
+  }
+
+  async publication(oid: number): Promise<PublicationSeen> {
+    const { connectionString, name, publication } = this.options;
+    this.#lookout ??= openSession(connectionString, name);
+    return seePublication(await this.#lookout, publication, oid);
   }
 
   dropSlot(): Promise<void> {
@@ -98,6 +106,8 @@ class PostgresConnection implements SourceConnection {
   }
 
   async close(): Promise<void> {
+    // Not awaited: to a silent server it may still be on its way.
+    void this.#lookout?.then(end, () => {});
     await Promise.all([this.sql, this.replication].map(end));
   }
 }

@@ -2,6 +2,7 @@ import type { Client } from 'pg';
 import { CaptureError } from './cdc.errors.js';
 import type { CatalogTable } from './catalog.js';
 import { quoteName, textRows } from './postgres-session.js';
+import type { PublicationSeen } from './source.js';
 import { parseTableName } from './table-name.js';
 
 interface Found {
@@ -51,6 +52,23 @@ export async function publicationState(
   const fits =
     found.options && found.generated && (found.allTables || found.tables === (await wantedTables(sql, tables)));
   return fits ? 'fits' : 'differs';
+}
+
+/**
+ * Whether the publication is there, `oid` being that of the one known. Postgres writes a commit record before it lets anybody see the
+ * transaction, and keeps its locks until then: so the lock of a DROP is looked for first, and the publication after it, in a snapshot of its own.
+ */
+export async function seePublication(sql: Client, name: string, oid: number): Promise<PublicationSeen> {
+  const [locks, found] = await Promise.all([
+    textRows(
+      sql,
+      `SELECT FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_publication'::regclass AND objid = $1
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND mode = 'AccessExclusiveLock' AND granted`,
+      [oid],
+    ),
+    textRows(sql, 'SELECT oid FROM pg_publication WHERE pubname = $1', [name]),
+  ]);
+  return { oid: found[0] === undefined ? undefined : Number(found[0][0]), changing: locks.length > 0 };
 }
 
 /** Wanted tables whose changes the publication does not carry: made again under their name, or taken out of it. Undefined: there is no publication. */

@@ -5,6 +5,7 @@ import { AckPolicy } from './ack-policy.js';
 import { topicsOf } from './capture.options.js';
 import type { ResolvedOptions } from './capture.options.js';
 import { CaptureError } from './cdc.errors.js';
+import { cover, keepCovered } from './coverage.js';
 import { fencedByWhom } from './fenced.js';
 import type { Lsn } from './lsn.js';
 import { IDLE, next } from './machine.js';
@@ -41,8 +42,10 @@ export interface RunnerEvents {
   unpublished(tables: readonly string[]): void;
 }
 
-/** How long a table may be unpublished, or another publication in the place of ours, before it is noticed. */
+/** How long a table may be unpublished, or another publication in the place of ours on an idle line, before it is noticed. */
 const WATCH_INTERVAL_MS = 10_000;
+/** How long a stop waits for the look at the publication that lets it acknowledge what it published last. */
+const LAST_LOOK_MS = 2_000;
 
 /** Performs what the machine asks for, and tells it what came of it. Decides nothing. */
 export class CaptureRunner {
@@ -205,9 +208,19 @@ export class CaptureRunner {
 
   async #pump(position: Position, snapshots: Snapshots): Promise<void> {
     const { of: stream, ack } = this.#stream!;
+    const { clock, publication } = this.options;
+    const { signal } = this.#life;
+    const connection = this.#connected;
     let own = position;
     ack.resume(position.endLsn);
-    void this.#watchPublication(position, this.#life.signal);
+    const look = () => connection.publication(position.publication);
+    const onCovered = () => stream.sendStatus();
+    const coverage = { ack, publication, position, look, clock, onCovered };
+    const lost = (error: unknown) => {
+      if (!signal.aborted) this.tell({ name: 'failed', error });
+    };
+    void keepCovered(coverage, signal).catch(lost);
+    void this.#watchPublication(position, signal).catch(lost);
     await pump({
       writer: this.#writer,
       stream,
@@ -229,24 +242,21 @@ export class CaptureRunner {
     }).catch(async (error: unknown) => {
       throw await fencedByWhom(error, own, this.options);
     });
+    await cover(coverage, LAST_LOOK_MS);
   }
 
   /** A table made again under its name is in no publication, and a publication made again leaves a hole: the stream itself never tells. */
   async #watchPublication(position: Position, signal: AbortSignal): Promise<void> {
     let known: string | undefined;
-    try {
-      while (!signal.aborted) {
-        const facts = await this.#connected.facts();
-        if (signal.aborted) return;
-        const dropped = publicationDropped(this.options.publication, facts, position);
-        if (dropped !== undefined) throw dropped;
-        const { unpublished = [] } = facts;
-        if (unpublished.join('\0') !== known) this.events.unpublished(unpublished);
-        known = unpublished.join('\0');
-        await this.options.clock.wait(WATCH_INTERVAL_MS, signal);
-      }
-    } catch (error) {
-      if (!signal.aborted) this.tell({ name: 'failed', error });
+    while (!signal.aborted) {
+      const facts = await this.#connected.facts();
+      if (signal.aborted) return;
+      const dropped = publicationDropped(this.options.publication, facts, position);
+      if (dropped !== undefined) throw dropped;
+      const { unpublished = [] } = facts;
+      if (unpublished.join('\0') !== known) this.events.unpublished(unpublished);
+      known = unpublished.join('\0');
+      await this.options.clock.wait(WATCH_INTERVAL_MS, signal);
     }
   }
 

@@ -12,6 +12,14 @@ export interface Source {
   connect(): Promise<SourceConnection>;
 }
 
+/** What is visible of a publication. */
+export interface PublicationSeen {
+  /** Of the one that has the name; undefined: none has. */
+  readonly oid: number | undefined;
+  /** A transaction that drops, renames or alters it is under way, or ended and not visible yet: nothing can be said. */
+  readonly changing: boolean;
+}
+
 /** One connection to the database; never used again after an error. */
 export interface SourceConnection {
   readonly tables: SourceTables;
@@ -23,6 +31,8 @@ export interface SourceConnection {
   lock(): Promise<boolean>;
   /** Makes the publication publish exactly the tables; resolves with its OID. */
   ensurePublication(): Promise<number>;
+  /** Looks for the publication that had this OID, on a session of its own: whatever this connection is asked meanwhile holds it not up. */
+  publication(oid: number): Promise<PublicationSeen>;
   dropSlot(): Promise<void>;
   dropPublication(): Promise<void>;
   createSlot(): Promise<MadeSlot>;

@@ -53,27 +53,3 @@ describe('captures of one database', () => {
     await source.log.admin.deleteTopics([`headwater.cdc.${secondName()}.position`]);
   });
 });
-
-describe('a publication that is dropped and made again while its capture streams', () => {
-  it('is noticed: capture halts with cause and remedy, and neither goes on at the next start', async () => {
-    const capture = await source.started(['a']);
-    await source.sql.query(`INSERT INTO a VALUES (1, 'x')`);
-    await source.seenCount('a', 1);
-    const session = await source.client();
-    await session.query(`DROP PUBLICATION "${source.slot}"`);
-    await session.query(`INSERT INTO a VALUES (2, 'unseen')`);
-    await session.query(`CREATE PUBLICATION "${source.slot}" FOR TABLE ONLY a`);
-    await eventually(() => expect(capture.status().state).toBe('halted'), { timeoutMs: 30_000 });
-    const missing = {
-      code: 'CDC_PUBLICATION_MISSING',
-      message: expect.stringMatching(
-        new RegExp(`"${source.slot}".*does not cover WAL written without it.*new snapshot`),
-      ),
-    };
-    await expect(capture.finished).rejects.toMatchObject(missing);
-    expect((await source.slotFacts())!.pid).toBeNull();
-    await expect(source.started(['a'])).rejects.toMatchObject(missing);
-    await source.started(['a'], { snapshot: 'when-needed' });
-    await source.foldEqualsTable();
-  });
-});

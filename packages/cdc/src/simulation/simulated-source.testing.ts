@@ -9,7 +9,7 @@ import type { Lsn } from '../lsn.js';
 import type { MadeSlot } from '../machine-states.js';
 import { OutboxMessages } from '../outbox-key.js';
 import type { SnapshotSource } from '../snapshot/snapshot-source.js';
-import type { Source, SourceConnection, SourceStream } from '../source.js';
+import type { PublicationSeen, Source, SourceConnection, SourceStream } from '../source.js';
 import { SourceTables } from '../source-tables.js';
 import type { ServerFacts } from '../verify-slot.js';
 import { TABLES } from './database.testing.js';
@@ -126,6 +126,12 @@ class SimulatedConnection implements SourceConnection {
 
   ensurePublication(): Promise<number> {
     return this.#call('publication', () => this.of.server.ensurePublication());
+  }
+
+  publication(): Promise<PublicationSeen> {
+    const { slot, publication } = this.of.options;
+    const look = () => ({ oid: this.of.server.facts(slot, publication).publication, changing: false });
+    return this.#call('look', look);
   }
 
   dropSlot(): Promise<void> {

@@ -15,6 +15,7 @@ const SOURCE_CALLS = [
   'create-slot',
   'drop-slot',
   'stream',
+  'look',
   're-read',
   'session',
   'emit',

@@ -42,9 +42,9 @@ export class AckPolicy {
     this.#published = maxLsn(this.#published, lsn);
   }
 
-  /** A look at the publication begins: what has been received so far is covered when it is still there. */
+  /** A look at the publication begins: what is committed by now was received before, and is covered when it is still there. */
   get coverable(): Lsn {
-    return this.#received;
+    return minLsn(this.#published, this.#received);
   }
 
   /** The publication was there when a look began at which this was `coverable`. */
@@ -54,11 +54,11 @@ export class AckPolicy {
 
   /** Whether something is published, and only a look at the publication keeps it from being acknowledged. */
   get waits(): boolean {
-    return this.lsn < minLsn(this.#published, this.#received);
+    return this.lsn < this.coverable;
   }
 
   /** The raw end LSN to send, never one more. */
   get lsn(): Lsn {
-    return minLsn(minLsn(this.#published, this.#received), this.#covered);
+    return minLsn(this.coverable, this.#covered);
   }
 }

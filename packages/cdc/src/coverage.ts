@@ -29,14 +29,14 @@ export async function keepCovered(coverage: Coverage, signal: AbortSignal): Prom
 }
 
 /**
- * Lets be acknowledged what had been received when it was called, if the publication is there now: one that is was there for all of it. Asks
+ * Lets be acknowledged what was committed when it was called, if the publication is there now: one that is was there for all of it. Asks
  * nothing when nothing waits. Rejects with CDC_PUBLICATION_MISSING when the publication is gone or another one, with CDC_STREAM_LOST when the
  * server does not answer in time.
  */
 export async function cover(coverage: Coverage, withinMs: number): Promise<void> {
   const { ack, clock, look, position, publication, onCovered } = coverage;
   if (!ack.waits) return;
-  const received = ack.coverable;
+  const committed = ack.coverable;
   const over = new AbortController();
   const silence = clock.wait(withinMs, over.signal).then(() => undefined);
   const seen = await Promise.race([look(), silence]).finally(() => over.abort());
@@ -50,6 +50,6 @@ export async function cover(coverage: Coverage, withinMs: number): Promise<void>
   if (seen.changing) return;
   const dropped = publicationDropped(publication, { publication: seen.oid }, position);
   if (dropped !== undefined) throw dropped;
-  ack.covered(received);
+  ack.covered(committed);
   onCovered();
 }

@@ -143,6 +143,7 @@ describe('AckPolicy', () => {
     expect(ack.waits).toBe(false);
     ack.received(parseLsn('0/200'));
     expect(ack.waits).toBe(false);
+    ack.published(parseLsn('0/200'));
     const look = ack.coverable;
     ack.received(parseLsn('0/300'));
     ack.published(parseLsn('0/300'));

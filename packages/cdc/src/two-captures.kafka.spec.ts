@@ -1,5 +1,4 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { eventually } from '@headwater/testing';
 import { Source } from './source.testing.js';
 
 let source: Source;

@@ -205,6 +205,7 @@ function overriding(connection: SourceConnection, change: Partial<SourceConnecti
     dropSlot: () => connection.dropSlot(),
     createSlot: () => connection.createSlot(),
     dropPublication: () => connection.dropPublication(),
+    publication: (oid) => connection.publication(oid),
     snapshotSource: () => connection.snapshotSource(),
     stream: (ack) => connection.stream(ack),
     close: () => connection.close(),

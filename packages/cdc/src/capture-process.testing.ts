@@ -52,9 +52,12 @@ export class CaptureProcess {
   /** Resolves when it streams or waits for its slot. */
   static async start(options: ProcessOptions, env = process.env): Promise<CaptureProcess> {
     const started = new CaptureProcess(options, env);
-    await eventually(() => {
-      if (!started.#started) throw new Error(`not started: ${JSON.stringify(started.halted ?? started.errors)}`);
-    });
+    await eventually(
+      () => {
+        if (!started.#started) throw new Error(`not started: ${JSON.stringify(started.halted ?? started.errors)}`);
+      },
+      { timeoutMs: 30_000 },
+    );
     return started;
   }
 

@@ -16,7 +16,8 @@ import { notCommitted } from './publish.errors.js';
 import type { Published } from './publish.js';
 import { pump } from './pump.js';
 import { Snapshots } from './snapshot/snapshots.js';
-import { SnapshotRecords } from './snapshot/snapshot-state.js';
+import { SnapshotRecords, withTopicEnds } from './snapshot/snapshot-state.js';
+import type { SnapshotState } from './snapshot/snapshot-state.js';
 import type { SnapshotProgress } from './snapshot/progress.js';
 import type { Source, SourceConnection, SourceStream } from './source.js';
 import { publicationDropped } from './verify-slot.js';
@@ -146,7 +147,8 @@ export class CaptureRunner {
         return { name: 'prepared' };
       case 'write': {
         const { position, begins } = effect;
-        const states = begins === undefined ? [] : new SnapshotRecords(positionTopic, name).begun(begins);
+        const records = new SnapshotRecords(positionTopic, name);
+        const states = begins === undefined ? [] : records.begun(await this.#beginning(begins));
         const outcome = await this.#writer.transact([...states, positionRecord(positionTopic, name, position)]);
         if (outcome.outcome !== 'committed') throw notCommitted(outcome, this.#writer.transactionalId);
         this.events.surveyed(position);
@@ -159,6 +161,13 @@ export class CaptureRunner {
         await clock.wait(effect.ms * (0.75 + random() / 2), this.#life.signal);
         return { name: 'woke' };
     }
+  }
+
+  /** Fenced and not streaming yet: nobody writes to the topics of its tables. */
+  #beginning(snapshot: SnapshotState): Promise<SnapshotState> {
+    const { tables } = this.#connected.tables;
+    const topicOf = (table: string) => tables.find(({ spec }) => spec.table === table)?.spec.topic;
+    return withTopicEnds(snapshot, this.options.log, topicOf);
   }
 
   async #survey(): Promise<MachineEvent> {

@@ -116,7 +116,8 @@ describe('a standby that takes over', () => {
         );
         expect(rows).toEqual([{ ready: true }]);
       },
-      { timeoutMs: 60_000 },
+      // Its worker sleeps up to 30 s between two looks.
+      { timeoutMs: 120_000 },
     );
     await promoted.end();
     await source.seenCount('a', 100);

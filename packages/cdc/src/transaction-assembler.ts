@@ -176,7 +176,7 @@ export class TransactionAssembler {
     if (!rows.tombstone('d', this.#old, open.block, open.seq))
       throw unexpected(`delete from ${table.name} without key`, lsn);
     open.seq += 1;
-    if (this.#watching) this.#changed(rows);
+    if (this.#watching) this.#changed(rows, true);
   }
 
   #readOld(bytes: Buffer, kind: number | undefined, at: number, end: number): number {
@@ -215,12 +215,12 @@ export class TransactionAssembler {
     if (added === 0) throw unexpected(`row of ${rows.shape.table} without key`, lsn);
     open.seq += added;
     if (!this.#watching) return;
-    this.#changed(rows);
-    if (added === 2) this.window.changed(rows.shape.table, rows.before.toString());
+    this.#changed(rows, !row.partial);
+    if (added === 2) this.window.changed(rows.shape.table, rows.before.toString(), true);
   }
 
-  #changed({ shape, key }: RowEncoder): void {
-    if (this.window.watches(shape.table)) this.window.changed(shape.table, key.toString());
+  #changed({ shape, key }: RowEncoder, whole: boolean): void {
+    if (this.window.watches(shape.table)) this.window.changed(shape.table, key.toString(), whole);
   }
 
   #transaction(type: string, lsn: Lsn): SourceTransaction {

@@ -115,7 +115,7 @@ class OwnKeys implements SnapshotWindow {
     const keys = this.keys.get(table);
     if (keys === undefined) this.keys.set(table, new Set([key]));
     else keys.add(key);
-    if (this.#isTold && this.to.watches(table)) this.to.changed(table, key);
+    if (this.#isTold && this.to.watches(table)) this.to.changed(table, key, true);
   }
 
   disturbed(table: string): void {

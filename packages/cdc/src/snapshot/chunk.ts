@@ -32,13 +32,13 @@ export class Chunk {
     this.last = this.shape.key.map((i) => row[i]!);
   }
 
-  /** The records of all rows but those whose key changed since; `hw_seq` from 0 without a gap. */
-  *records(lsn: Lsn, changed: ReadonlySet<string>): Iterable<OutRecord> {
+  /** The records of all rows but those whose key the stream has told; `hw_seq` from 0 without a gap. */
+  *records(lsn: Lsn, isTold: (key: string) => boolean): Iterable<OutRecord> {
     const source = snapshotHeaders(lsn, this.readMicros);
     let [seq, from] = [0, 0];
     for (const [i, key] of this.keys.entries()) {
       const to = this.#ends[i]!;
-      if (!changed.has(key)) yield recordOf(this.shape, 'r', key, this.#values.subarray(from, to), source, seq++);
+      if (!isTold(key)) yield recordOf(this.shape, 'r', key, this.#values.subarray(from, to), source, seq++);
       from = to;
     }
   }

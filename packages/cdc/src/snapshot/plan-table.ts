@@ -4,6 +4,7 @@ import { CaptureError } from '../cdc.errors.js';
 import { stretches } from './chunk-query.js';
 import type { SourceShape } from './chunk-query.js';
 import type { SnapshotSource } from './snapshot-source.js';
+import { topicEndsOf } from './snapshot-state.js';
 import type { TablePlan } from './snapshot-state.js';
 
 /** A stretch that is read by itself has at least so many chunks, or dividing is not worth the sampling. */
@@ -19,7 +20,13 @@ export async function planTable(
     where,
     chunkRows,
     workers,
-  }: { readonly where: string | null; readonly chunkRows: number; readonly workers: number },
+    topicEnds: known,
+  }: {
+    readonly where: string | null;
+    readonly chunkRows: number;
+    readonly workers: number;
+    readonly topicEnds: readonly number[] | null;
+  },
 ): Promise<{ readonly plan: TablePlan; readonly width: number }> {
   if (await source.hasNullKey(table, shape)) {
     throw new CaptureError(
@@ -28,11 +35,7 @@ export async function planTable(
       { table: table.spec.table, key: table.keyColumns },
     );
   }
-  const topicEnds: number[] = [];
-  // Not the last stable offset: markers of what was committed before may be under way.
-  for (const { partition, start, high } of await log.admin.offsets(table.spec.topic)) {
-    topicEnds[partition] = high > start ? high : 0;
-  }
+  const topicEnds = known ?? (await topicEndsOf(log, table.spec.topic));
   const { rows, width } = await source.expect(table, where);
   const parts = Math.min(workers, Math.floor(rows / (CHUNKS_PER_STRETCH * chunkRows)));
   const cuts = parts > 1 ? await source.boundaries(table, shape, rows, parts) : [];

@@ -1,5 +1,5 @@
 import type { Log, LogRecord, OutRecord } from '@headwater/core';
-import { errorMessage } from '@headwater/core';
+import { errorCode, errorMessage } from '@headwater/core';
 import { CaptureError } from '../cdc.errors.js';
 import { readRecords } from '../position.js';
 import type { Stretch } from './chunk-query.js';
@@ -20,6 +20,8 @@ export interface TablePlan {
 
 export interface TableState {
   readonly table: string;
+  /** Where its topic ended before the stream began; null: looked up with the plan. */
+  readonly topicEnds?: readonly number[] | null;
   readonly plan: TablePlan | null;
   readonly done: boolean;
 }
@@ -52,6 +54,37 @@ export function newSnapshot(id: string, tables: readonly string[], where: string
     where,
     tables: tables.map((table) => ({ table, plan: null, done: false })),
   };
+}
+
+/** Per partition of a topic, where it ends; 0 where it is empty. */
+export async function topicEndsOf(log: Log, topic: string): Promise<readonly number[]> {
+  const ends: number[] = [];
+  // Not the last stable offset: markers of what was committed before may be under way.
+  for (const { partition, start, high } of await log.admin.offsets(topic)) ends[partition] = high > start ? high : 0;
+  return ends;
+}
+
+/** The snapshot with the ends of its topics as they are now: to be called while nothing is streamed into them. */
+export async function withTopicEnds(
+  snapshot: SnapshotState,
+  log: Log,
+  topicOf: (table: string) => string | undefined,
+): Promise<SnapshotState> {
+  const tables = snapshot.tables.map(async (state) => {
+    const topic = topicOf(state.table);
+    return topic === undefined ? state : { ...state, topicEnds: await endsOrNone(log, topic) };
+  });
+  return { ...snapshot, tables: await Promise.all(tables) };
+}
+
+/** A missing topic is told where its first row is to be written. */
+async function endsOrNone(log: Log, topic: string): Promise<readonly number[] | null> {
+  try {
+    return await topicEndsOf(log, topic);
+  } catch (error) {
+    if (errorCode(error) === 'LOG_TOPIC_MISSING') return null;
+    throw error;
+  }
 }
 
 export const isDone = (snapshot: SnapshotState): boolean => snapshot.tables.every(({ done }) => done);

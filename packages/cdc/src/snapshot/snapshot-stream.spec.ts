@@ -40,11 +40,13 @@ const keys = (
   output: { readonly states: readonly { readonly key: Buffer | null; readonly value: Buffer | null }[] } | undefined,
 ) => output?.states.map(({ key, value }) => `${key?.toString()} ${value === null ? 'gone' : 'set'}`);
 
-/** Has the one range of the one table read, between its marks. */
-function readAll(to: SnapshotStream, full = false): number {
+/** Has the one range of the one table read, between its marks; `meanwhile` happens when it is planned. */
+function readAll(to: SnapshotStream, full = false, meanwhile = () => {}): number {
   const prepare = to.next()!;
   const { run } = prepare.table;
-  run.prepared({ topicEnds: [0], expectedRows: 1, ranges: [{ after: null, upTo: null, rows: 0, done: false }] });
+  const ranges = [{ after: null, upTo: null, rows: 0, done: false }];
+  to.prepared(prepare, { topicEnds: [0], expectedRows: 1, ranges });
+  meanwhile();
   const task = to.next()!;
   if (task.step.step !== 'read') throw new Error('not read');
   const id = to.open(task.table);
@@ -116,13 +118,37 @@ describe('SnapshotStream', () => {
     const to = stream(newSnapshot('x', ['public.a']));
     if (steps.includes('behind')) to.begin(12);
     const id = readAll(to);
-    if (steps.includes('changed')) to.changed('public.a', '1');
+    if (steps.includes('changed')) to.changed('public.a', '1', true);
     if (steps.includes('disturbed')) to.disturbed('public.a');
     if (steps.includes('pause')) send(to, { signal: 'pause', id: 'x' });
     const output = to.watermark(Buffer.from(to.mark(id, 'high')), LSN);
     const rows: unknown[] = [];
     output?.emit({ add: (record) => rows.push(record.key?.toString()) });
     expect([output && rows, to.ids]).toEqual([expected, left]);
+  });
+
+  it('N12 tells a row once where capture needs the snapshot, and again where it was asked for', () => {
+    const told = (whole: boolean) => (to: SnapshotStream) => to.changed('public.a', '1', whole);
+    for (const [id, early, meanwhile, expected] of [
+      ['initial', () => {}, told(true), []],
+      ['initial', () => {}, told(false), ['1']],
+      ['initial', told(true), () => {}, ['1']],
+      ['added-1', told(true), () => {}, []],
+      ['x', () => {}, told(true), ['1']],
+    ] as const) {
+      const made = newSnapshot(id, ['public.a']);
+      // Of an added table the ends of the topic are known from the start here.
+      const ends = id === 'added-1' ? { topicEnds: [0] } : {};
+      const to = stream({ ...made, tables: made.tables.map((table) => ({ ...table, ...ends })) });
+      early(to);
+      const window = readAll(to, false, () => meanwhile(to));
+      const rows: unknown[] = [];
+      to.watermark(Buffer.from(to.mark(window, 'high')), LSN)!.emit({
+        add: (record) => rows.push(record.key?.toString()),
+      });
+      expect(rows).toEqual(expected);
+      expect(to.watches('public.a')).toBe(false);
+    }
   });
 
   it('begins anew rather than remember transactions without end', () => {

@@ -15,7 +15,8 @@ import type { Signal } from './signals.js';
 import { SnapshotRun } from './snapshot-run.js';
 import type { RunTable, Task } from './snapshot-run.js';
 import { causeOf, newSnapshot } from './snapshot-state.js';
-import type { SnapshotRecords, SnapshotState } from './snapshot-state.js';
+import type { SnapshotRecords, SnapshotState, TablePlan, TableState } from './snapshot-state.js';
+import { ToldKeys } from './told-keys.js';
 import type { TxSnapshot } from './tx-snapshot.js';
 import { WindowBook } from './window-book.js';
 import type { Verdict } from './window-book.js';
@@ -71,6 +72,7 @@ const MOST_KEPT = 1_000_000;
 export class SnapshotStream implements SnapshotWindow {
   readonly #runs: SnapshotRun[] = [];
   readonly #reads = new Map<number, ReadChunk | ReadKeys>();
+  readonly #told = new ToldKeys();
   #book = new WindowBook();
   #windows = 0;
 
@@ -102,11 +104,12 @@ export class SnapshotStream implements SnapshotWindow {
   }
 
   watches(table: string): boolean {
-    return this.#book.watches(table);
+    return this.#told.follows(table) || this.#book.watches(table);
   }
 
-  changed(table: string, key: string): void {
+  changed(table: string, key: string, whole: boolean): void {
     this.#book.changed(table, key);
+    if (whole) this.#told.add(table, key);
   }
 
   disturbed(table: string): void {
@@ -161,6 +164,12 @@ export class SnapshotStream implements SnapshotWindow {
     return undefined;
   }
 
+  /** The table may be read by this plan, which may be of an earlier life. */
+  prepared({ of, table: { run } }: Pick<Task, 'of' | 'table'>, plan: TablePlan): void {
+    run.prepared(plan);
+    this.#follow(of, run.state);
+  }
+
   /** Until the next repetition is due, which is not told by `onChange`. */
   get dueInMs(): number | undefined {
     const now = this.setup.elapsed();
@@ -213,7 +222,10 @@ export class SnapshotStream implements SnapshotWindow {
     table.run.published(range, { last: chunk.last, full, rows: chunk.keys.length });
     of.pace.rows += chunk.keys.length;
     of.settle(table);
-    return this.#moved(chunk.records(lsn, verdict.changed), of, table);
+    // N12: what was asked for is told again; what capture needs of a row may have come with the stream.
+    const told = of.cause === 'needed' ? this.#told.of(table.run.state.table) : undefined;
+    const isTold = (key: string) => verdict.changed.has(key) || told?.has(key) === true;
+    return this.#moved(chunk.records(lsn, isTold), of, table);
   }
 
   /** N7: keys of the topic that are in the table no more. */
@@ -255,7 +267,14 @@ export class SnapshotStream implements SnapshotWindow {
   }
 
   #run(state: SnapshotState): SnapshotRun {
-    return new SnapshotRun(state, this.setup.catalog);
+    const run = new SnapshotRun(state, this.setup.catalog);
+    for (const { run: table } of run.tables) if (table.state.topicEnds) this.#follow(run, table.state);
+    return run;
+  }
+
+  /** N12: only once the ends of its topic are known. What was told before would be taken for what the table has lost (N7). */
+  #follow({ cause }: SnapshotRun, { table, done }: TableState): void {
+    if (cause === 'needed' && !done) this.#told.follow(table);
   }
 
   #closeAll(run: SnapshotRun): void {
@@ -287,6 +306,7 @@ export class SnapshotStream implements SnapshotWindow {
   #moved(rows: Iterable<OutRecord>, of: SnapshotRun, table: RunTable): WindowOutput {
     const { records, onNotice } = this.setup;
     const { state } = of;
+    if (of.cause === 'needed' && table.run.state.done) this.#told.forget(table.run.state.table);
     if (!state.tables.every(({ done }) => done)) return this.#output(rows, [records.table(state.id, table.run.state)]);
     this.#runs.splice(this.#runs.indexOf(of), 1);
     onNotice(`snapshot "${of.id}" is done`);

@@ -163,11 +163,16 @@ export class SnapshotWorkers {
     const known = await this.#learn(catalog, source);
     let { plan } = run.state;
     if (plan === null) {
-      const planned = await planTable(source, log, catalog, known.source, { where: of.where, workers, chunkRows });
+      const planned = await planTable(source, log, catalog, known.source, {
+        where: of.where,
+        workers,
+        chunkRows,
+        topicEnds: run.state.topicEnds ?? null,
+      });
       plan = planned.plan;
       known.width = planned.width;
     }
-    if (!signal.aborted && run.generation === generation) run.prepared(plan);
+    if (!signal.aborted && run.generation === generation) this.stream.prepared({ of, table }, plan);
   }
 
   async #read({ of, table }: Task, step: Extract<TableStep, { step: 'read' }>, source: SnapshotSource): Promise<void> {

@@ -36,6 +36,7 @@ describe('snapshots of tables', () => {
       const version = Number((JSON.parse(value!) as { b: string }).b);
       if (version < (last.get(key!) ?? 0)) faults.push(`${key} went back to ${version}`);
       last.set(key!, version);
+      if (op === 'r' && streamed.has(key!)) faults.push(`${key} seen in the stream and again in the snapshot`);
       if (op === 'r') continue;
       const before = streamed.get(key!);
       if (before !== undefined && version !== before + 1) faults.push(`${key}: ${version} after ${before}`);

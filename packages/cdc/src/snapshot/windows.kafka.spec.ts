@@ -151,7 +151,7 @@ describe('between the marks', () => {
     await source.settled(['a']);
     const seen = await source.seen('a');
     expect(['1', '2', '3'].map((key) => story(seen, key))).toEqual([
-      ['r old', 'u new', 'r new'],
+      ['r old', 'u new'],
       ['r old', 'd '],
       ['r old', 'c back'],
     ]);

@@ -6,11 +6,14 @@ import Sequencer from '@jest/test-sequencer';
  */
 const FIRST = [
   'simulation.spec.ts',
+  'transaction-assembler.spec.ts',
   'random-faults.spec.ts',
   'crash.spec.ts',
   'pressure.kafka.spec.ts',
   'boundaries.spec.ts',
   'broker-faults.kafka.spec.ts',
+  'hot-path.kafka.spec.ts',
+  'standby.kafka.spec.ts',
   'soundness-capture.spec.ts',
 ];
 

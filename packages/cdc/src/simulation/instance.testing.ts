@@ -79,6 +79,7 @@ const SELDOM = new Set([
   'create-slot',
   'drop-slot',
   'stream',
+  'look',
   'session',
   'emit',
   'shape',

@@ -1,8 +1,9 @@
-import { errorCode, errorMessage } from '@headwater/core';
+import { errorCode } from '@headwater/core';
 import type { Client } from 'pg';
 import { CaptureError } from '../cdc.errors.js';
 import { SourceTables } from '../source-tables.js';
-import { diagnose, findingText, hbaFix } from './diagnose.js';
+import { diagnose, findingText } from './diagnose.js';
+import { sessionRefusal } from './refused-session.js';
 import { readSetup } from './setup-facts.js';
 import type { SetupWanted } from './setup-facts.js';
 
@@ -35,12 +36,10 @@ export async function checkSetup(
   return tables.value;
 }
 
-/** An ordinary session that pg_hba.conf lets not in, as what it is; any other error as it came. */
+/** An ordinary session that is refused for good, as CDC_SERVER_NOT_READY with the remedy; any other error as it came. */
 export function refusedSession(error: unknown, connectionString: string): unknown {
-  if (errorCode(error) !== '28000' || !/pg_hba/.test(errorMessage(error))) return error;
-  const url = URL.canParse(connectionString) ? new URL(connectionString) : undefined;
-  const fix = hbaFix(decodeURIComponent(url?.pathname.slice(1) ?? 'all'), decodeURIComponent(url?.username ?? 'all'));
-  return notReady([`the server lets no session in: ${errorMessage(error)}. ${fix}`], error);
+  const refusal = sessionRefusal(error, connectionString);
+  return refusal === undefined ? error : notReady([refusal], error);
 }
 
 export function tableFaultsOf(invalid: unknown): readonly string[] {

@@ -105,6 +105,25 @@ describe('a server that is not set up', () => {
     }
   });
 
+  it.each([
+    [
+      'a wrong password',
+      (url: URL) => void (url.password = 'wrong'),
+      /password of role "[^"]+" is refused.*ALTER ROLE/,
+    ],
+    ['a database that is not there', (url: URL) => void (url.pathname = '/nowhere'), /no database "nowhere"/],
+    ['TLS where the server has none', (url: URL) => url.searchParams.set('sslmode', 'verify-full'), /Set ssl = on/],
+  ])('is refused at once for %s, with what to do', async (_, change, message) => {
+    const url = new URL(source.url);
+    change(url);
+    const capture = source.capture(['a'], { connectionString: url.href });
+    await expect(capture.start()).rejects.toMatchObject({
+      code: 'CDC_SERVER_NOT_READY',
+      message: expect.stringMatching(message),
+    });
+    expect(capture.status().state).toBe('halted');
+  });
+
   it('C96 is refused for an unlogged or temporary table, by its name', async () => {
     await source.sql.query('CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY)');
     await expect(source.started(['a', 'fleeting'])).rejects.toMatchObject({

@@ -76,13 +76,6 @@ export const PLANTED_BUGS: Readonly<Record<string, () => PlantedBug>> = {
       },
     }),
   }),
-  'keys buried before the markers of their rows have landed': () => ({
-    log: (log) => {
-      const offsets: Log['admin']['offsets'] = async (topic) =>
-        (await log.admin.offsets(topic)).map((of) => ({ ...of, high: of.lastStable }));
-      return { ...log, admin: replacing(log.admin, { offsets }) };
-    },
-  }),
 };
 
 /** What the bugs stand on, with nothing wrong: no run may be told wrong for it. */

@@ -263,7 +263,11 @@ describe('order and transactions', () => {
     try {
       const url = new URL(source.url);
       [url.username, url.password] = [role, 'wrong'];
-      await expect(source.started(['a'], { connectionString: url.href })).rejects.toMatchObject({ code: '28P01' });
+      await expect(source.started(['a'], { connectionString: url.href })).rejects.toMatchObject({
+        code: 'CDC_SERVER_NOT_READY',
+        message: expect.stringContaining(`the password of role "${role}" is refused`),
+        cause: { code: '28P01' },
+      });
       url.password = 'p';
       await expect(source.started(['a'], { connectionString: url.href })).rejects.toMatchObject({
         code: 'CDC_SERVER_NOT_READY',

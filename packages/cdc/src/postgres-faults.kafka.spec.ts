@@ -5,6 +5,7 @@ import type { Log } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
 import { devServices, eventually, faultProxy, postgresFaultProxy } from '@headwater/testing';
 import type { DevServices } from '@headwater/testing';
+import { formatLsn } from './lsn.js';
 import { postgresProxy } from './postgres-proxy.testing.js';
 import { brokers, Source } from './source.testing.js';
 
@@ -113,6 +114,10 @@ describe('a connection that is lost in silence', () => {
     const capture = await source.started(['a'], { log, connectionString: postgres.url });
     await source.sql.query(`INSERT INTO a VALUES (1, 'x')`);
     await source.seenCount('a', 1);
+    // The acknowledgement of what is committed may be a second behind it.
+    await eventually(async () =>
+      expect((await source.slotFacts())!.confirmed).toBe(formatLsn((await source.lastPosition()).endLsn)),
+    );
     kafka.decide = ({ apiKey }) => (apiKey === PRODUCE ? { at: 'response', act: 'hold' } : undefined);
     await source.sql.query(`INSERT INTO a VALUES (2, 'x')`);
     await kafka.strikes(1);

@@ -7,7 +7,7 @@ import type { FaultProxy } from '@headwater/testing';
 import { brokers, Source } from '../source.testing.js';
 
 const END_TXN = 26;
-const ROWS = 600;
+const ROWS = 8_000;
 const CHUNK = 20;
 
 let source: Source;

@@ -21,7 +21,7 @@ export default async function run(services) {
       load.once('message', resolve);
       load.once('exit', (code) => reject(new Error(`the load ended with ${code}`)));
     });
-    written.catch(() => undefined);
+    written.catch(() => undefined); // awaited below
     await new Promise((resolve) => setTimeout(resolve, WARM_UP_S * 1_000));
     const [latencies, used] = await capture.measure(() => latenciesOf(source.kafka, source.topicOf('steady')));
     const transactions = await written;

@@ -97,7 +97,7 @@ class CaptureProcess {
       });
       this.#child.once('exit', () => this.#told.reject(new Error('the capture ended')));
     });
-    this.started.catch(() => undefined);
+    this.started.catch(() => undefined); // the figures tell too
   }
 
   /** What it tells at its end. */
@@ -121,7 +121,7 @@ class CaptureProcess {
 
   #await() {
     this.#figures = new Promise((resolve, reject) => (this.#told = { resolve, reject }));
-    this.#figures.catch(() => undefined);
+    this.#figures.catch(() => undefined); // whoever asks for them is told
   }
 }
 

@@ -64,6 +64,7 @@ export class Capture {
     this.#options = resolveOptions(options);
     this.finished = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
     this.#started = new Promise((resolve, reject) => (this.#ready = { resolve, reject }));
+    // Whoever awaits them is told; who does not must not end the process.
     for (const promise of [this.finished, this.#started]) promise.catch(() => {});
     this.#runner = this.#run({ source: postgresSource(this.#options), random: Math.random, ...ports });
   }
@@ -80,7 +81,7 @@ export class Capture {
   /** Publishes and acknowledges what was received in whole transactions, and releases the slot. May be called twice. */
   async stop(): Promise<void> {
     this.#runner.tell({ name: 'stop' });
-    await this.finished.catch(() => {});
+    await this.finished.catch(() => {}); // `finished` itself tells
   }
 
   /**
@@ -116,9 +117,9 @@ export class Capture {
 
   async #signal(signal: Signal): Promise<void> {
     const lsn = await sendSignal(this.#options, signal);
-    let over = false;
-    void this.finished.finally(() => (over = true)).catch(() => {});
-    while (!over && (this.#position?.endLsn ?? ZERO_LSN) < lsn) await this.#options.clock.wait(SIGNAL_POLL_MS);
+    const isReached = () => (this.#position?.endLsn ?? ZERO_LSN) >= lsn;
+    // A capture that is over obeys it at its next start.
+    while (!isReached() && !isOver(this.#runner.state)) await this.#options.clock.wait(SIGNAL_POLL_MS);
   }
 
   #streamsOrWaits(): void {
@@ -192,6 +193,8 @@ export class Capture {
     });
   }
 }
+
+const isOver = ({ name }: MachineState): boolean => name === 'stopped' || name === 'halted';
 
 /** What an operator wants to know of the state: where it is going, not by which steps. */
 function publicState(state: MachineState, snapshots: readonly SnapshotProgress[]): CaptureState {

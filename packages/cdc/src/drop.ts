@@ -48,7 +48,7 @@ async function withSession<T>(
   try {
     return await work(resolved, sql);
   } finally {
-    await sql.end().catch(() => undefined);
+    await sql.end().catch(() => undefined); // lost is as good as ended
   }
 }
 

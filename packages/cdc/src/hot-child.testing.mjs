@@ -1,4 +1,3 @@
-// oxlint-disable no-restricted-imports -- a fixture of hot-path.kafka.spec.ts, never part of the package.
 // Runs a capture in a process of its own, so that memory and the event loop are its alone: node hot-child.testing.mjs '<json>'.
 // Told `rows <n>` it answers, once so many rows are published, with its figures since the last answer.
 import { createInterface } from 'node:readline';

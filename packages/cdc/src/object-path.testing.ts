@@ -2,10 +2,21 @@ import type { OutRecord } from '@headwater/core';
 import { CaptureError } from './cdc.errors.js';
 import { formatLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
-import { decodePgoutput } from './pgoutput.js';
-import type { OldTuple, Relation, Tuple } from './pgoutput.js';
-import { filled, keyText, sourceHeaders, tombstone, upsert } from './rows.js';
-import type { SourceHeaders, TableShape } from './rows.js';
+import { excluded } from './column-rules.js';
+import { decoded, EPOCH_MICROS, rareBody } from './pgoutput.js';
+import type { Column, Cursor, RareMessage, Relation, Tuple } from './pgoutput.js';
+import { keyText, recordOf, rowJson, sourceHeaders, tombstone } from './rows.js';
+import type { Operation, SourceHeaders, TableShape } from './rows.js';
+
+type OldTuple = { readonly kind: 'key' | 'full'; readonly tuple: Tuple };
+
+type Message =
+  | { readonly type: 'begin'; readonly finalLsn: Lsn; readonly commitMicros: bigint; readonly xid: number }
+  | { readonly type: 'commit'; readonly commitLsn: Lsn; readonly endLsn: Lsn; readonly commitMicros: bigint }
+  | { readonly type: 'insert'; readonly relation: number; readonly row: Tuple }
+  | { readonly type: 'update'; readonly relation: number; readonly old: OldTuple | undefined; readonly row: Tuple }
+  | { readonly type: 'delete'; readonly relation: number; readonly old: OldTuple }
+  | RareMessage;
 
 /** What the stream means, told with an object for everything: slow and plain, to hold the assembler against. Rows that were not sent whole are left so. */
 export class ObjectPath {
@@ -16,7 +27,7 @@ export class ObjectPath {
   constructor(private readonly shapeOf: (relation: Relation) => TableShape | undefined) {}
 
   accept(bytes: Buffer): void {
-    const message = decodePgoutput(bytes, '0/0');
+    const message = decoded(bytes, '0/0', body);
     switch (message.type) {
       case 'begin': {
         if (this.#open !== undefined) throw refused();
@@ -73,4 +84,81 @@ export class ObjectPath {
 
 function refused(): CaptureError {
   return new CaptureError('CDC_PROTOCOL', 'refused');
+}
+
+function body(tag: string, c: Cursor): Message {
+  switch (tag) {
+    case 'B':
+      return { type: 'begin', finalLsn: c.lsn(), commitMicros: micros(c), xid: c.uint32() };
+    case 'C':
+      expectByte(c, 0);
+      return { type: 'commit', commitLsn: c.lsn(), endLsn: c.lsn(), commitMicros: micros(c) };
+    case 'I': {
+      const oid = c.uint32();
+      expectByte(c, 0x4e);
+      return { type: 'insert', relation: oid, row: tuple(c) };
+    }
+    case 'U': {
+      const oid = c.uint32();
+      const kind = c.uint8();
+      const old = kind === 0x4e ? undefined : oldTuple(kind, c);
+      if (old !== undefined) expectByte(c, 0x4e);
+      return { type: 'update', relation: oid, old, row: tuple(c) };
+    }
+    case 'D':
+      return { type: 'delete', relation: c.uint32(), old: oldTuple(c.uint8(), c) };
+    default:
+      return rareBody(tag, c);
+  }
+}
+
+const micros = (c: Cursor): bigint => BigInt.asIntN(64, c.lsn()) + EPOCH_MICROS;
+
+function expectByte(c: Cursor, value: number): void {
+  const found = c.uint8();
+  if (found !== value) throw new RangeError(`found byte ${found} instead of ${value}`);
+}
+
+function oldTuple(kind: number, c: Cursor): OldTuple {
+  if (kind === 0x4b) return { kind: 'key', tuple: tuple(c) };
+  if (kind === 0x4f) return { kind: 'full', tuple: tuple(c) };
+  throw new RangeError(`unknown tuple kind ${kind}`);
+}
+
+function tuple(c: Cursor): Tuple {
+  const columns: Column[] = [];
+  for (let left = c.uint16(); left > 0; left--) {
+    const kind = c.uint8();
+    if (kind === 0x74) columns.push(c.bytes(c.uint32()).toString());
+    else if (kind === 0x6e) columns.push(null);
+    else if (kind === 0x75) columns.push(undefined);
+    else throw new RangeError(`unknown column kind ${kind}`);
+  }
+  return columns;
+}
+
+function upsert(
+  shape: TableShape,
+  op: Operation,
+  key: string,
+  row: Tuple,
+  source: SourceHeaders,
+  seq: number,
+): OutRecord {
+  const record = recordOf(shape, op, key, Buffer.from(rowJson(shape, row)), source, seq);
+  const unchanged = unchangedColumns(shape, row);
+  if (unchanged.length === 0) return record;
+  return { ...record, headers: [...record.headers!, ['hw_unchanged', Buffer.from(JSON.stringify(unchanged))]] };
+}
+
+function unchangedColumns(shape: TableShape, row: Tuple): string[] {
+  const names: string[] = [];
+  for (const [i, { name, encode }] of shape.columns.entries())
+    if (row[i] === undefined && encode !== excluded) names.push(name);
+  return names;
+}
+
+/** The row with its unchanged TOAST values taken from an older or newer image of the same row. */
+function filled(row: Tuple, image: Tuple): Tuple {
+  return row.map((value, i): Column => (value === undefined ? image[i] : value));
 }

@@ -1,7 +1,7 @@
 import type { Random } from '@headwater/testing';
 
 /** Encoders of pgoutput messages (protocol version 1), and of the frames they come in. */
-const u16 = (n: number) => Buffer.from([n >> 8, n & 255]);
+export const u16 = (n: number) => Buffer.from([n >> 8, n & 255]);
 export const u32 = (n: number) => {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32BE(n >>> 0);
@@ -12,7 +12,7 @@ export const u64 = (n: bigint) => {
   bytes.writeBigInt64BE(BigInt.asIntN(64, n));
   return bytes;
 };
-const cstring = (text: string) => Buffer.from(`${text}\0`);
+export const cstring = (text: string) => Buffer.from(`${text}\0`);
 const letter = (text: string) => Buffer.from(text);
 
 export type Cell = string | Buffer | null | undefined;

@@ -30,32 +30,31 @@ export interface LogicalMessage {
   readonly content: Buffer;
 }
 
-export type OldTuple = { readonly kind: 'key' | 'full'; readonly tuple: Tuple };
-
-export type PgMessage =
-  | { readonly type: 'begin'; readonly finalLsn: Lsn; readonly commitMicros: bigint; readonly xid: number }
-  | { readonly type: 'commit'; readonly commitLsn: Lsn; readonly endLsn: Lsn; readonly commitMicros: bigint }
+/** What the stream tells besides rows and their transactions: those TransactionAssembler reads in place. */
+export type RareMessage =
   | { readonly type: 'origin'; readonly lsn: Lsn; readonly name: string }
   | Relation
   | { readonly type: 'type'; readonly oid: number; readonly schema: string; readonly name: string }
-  | { readonly type: 'insert'; readonly relation: number; readonly row: Tuple }
-  | { readonly type: 'update'; readonly relation: number; readonly old: OldTuple | undefined; readonly row: Tuple }
-  | { readonly type: 'delete'; readonly relation: number; readonly old: OldTuple }
   | { readonly type: 'truncate'; readonly relations: readonly number[]; readonly flags: number }
   | LogicalMessage;
 
 /** Microseconds between 1970 and 2000, where Postgres begins to count. */
 export const EPOCH_MICROS = 946_684_800_000_000n;
 
+/** Decodes one message that is no row and no begin or commit (protocol version 1). As `decoded`. */
+export function decodeRare(bytes: Buffer, at: string): RareMessage {
+  return decoded(bytes, at, rareBody);
+}
+
 /**
- * Decodes one pgoutput message (protocol version 1, text format). Every byte must be accounted for: a truncated, overlong or
- * unknown message is CDC_PROTOCOL naming its type and `at`, the LSN it came with; never a wrong row (P6).
+ * One message as `body` reads it behind its tag. Every byte must be accounted for: a truncated, overlong or unknown message is CDC_PROTOCOL
+ * naming its type and `at`, the LSN it came with (P6).
  */
-export function decodePgoutput(bytes: Buffer, at: string): PgMessage {
+export function decoded<T>(bytes: Buffer, at: string, body: (tag: string, cursor: Cursor) => T): T {
   const tag = bytes.length === 0 ? 'none' : String.fromCharCode(bytes[0]!);
   try {
     const cursor = new Cursor(bytes, 1);
-    const message = decodeBody(tag, cursor);
+    const message = body(tag, cursor);
     if (cursor.left !== 0) throw new RangeError(`${cursor.left} bytes too many`);
     return message;
   } catch (error) {
@@ -74,33 +73,14 @@ export function undecodable(tag: string, at: string, error: unknown): CaptureErr
   );
 }
 
-function decodeBody(tag: string, c: Cursor): PgMessage {
+export function rareBody(tag: string, c: Cursor): RareMessage {
   switch (tag) {
-    case 'B':
-      return { type: 'begin', finalLsn: c.lsn(), commitMicros: c.micros(), xid: c.uint32() };
-    case 'C':
-      c.expect(0);
-      return { type: 'commit', commitLsn: c.lsn(), endLsn: c.lsn(), commitMicros: c.micros() };
     case 'O':
       return { type: 'origin', lsn: c.lsn(), name: c.cstring() };
     case 'R':
       return relation(c);
     case 'Y':
       return { type: 'type', oid: c.uint32(), schema: c.cstring(), name: c.cstring() };
-    case 'I': {
-      const oid = c.uint32();
-      c.expect(0x4e);
-      return { type: 'insert', relation: oid, row: tuple(c) };
-    }
-    case 'U': {
-      const oid = c.uint32();
-      const kind = c.uint8();
-      const old = kind === 0x4e ? undefined : oldTuple(kind, c);
-      if (old !== undefined) c.expect(0x4e);
-      return { type: 'update', relation: oid, old, row: tuple(c) };
-    }
-    case 'D':
-      return { type: 'delete', relation: c.uint32(), old: oldTuple(c.uint8(), c) };
     case 'T': {
       const count = c.uint32();
       const flags = c.uint8();
@@ -148,25 +128,7 @@ function relation(c: Cursor): Relation {
   return { type: 'relation', oid, schema, name, replicaIdentity, columns };
 }
 
-function oldTuple(kind: number, c: Cursor): OldTuple {
-  if (kind === 0x4b) return { kind: 'key', tuple: tuple(c) };
-  if (kind === 0x4f) return { kind: 'full', tuple: tuple(c) };
-  throw new RangeError(`unknown tuple kind ${kind}`);
-}
-
-function tuple(c: Cursor): Tuple {
-  const columns: Column[] = [];
-  for (let left = c.uint16(); left > 0; left--) {
-    const kind = c.uint8();
-    if (kind === 0x74) columns.push(c.text(c.uint32()));
-    else if (kind === 0x6e) columns.push(null);
-    else if (kind === 0x75) columns.push(undefined);
-    else throw new RangeError(`unknown column kind ${kind}`);
-  }
-  return columns;
-}
-
-class Cursor {
+export class Cursor {
   constructor(
     private readonly buffer: Buffer,
     private offset: number,
@@ -178,11 +140,6 @@ class Cursor {
 
   need(count: number): void {
     if (count > this.left) throw new RangeError(`${count - this.left} bytes are missing`);
-  }
-
-  expect(value: number): void {
-    const found = this.uint8();
-    if (found !== value) throw new RangeError(`found byte ${found} instead of ${value}`);
   }
 
   uint8(): number {
@@ -208,24 +165,12 @@ class Cursor {
     return this.buffer.readBigUInt64BE(this.offset - 8) as Lsn;
   }
 
-  micros(): bigint {
-    this.need(8);
-    this.offset += 8;
-    return this.buffer.readBigInt64BE(this.offset - 8) + EPOCH_MICROS;
-  }
-
   cstring(): string {
     const end = this.buffer.indexOf(0, this.offset);
     if (end < 0) throw new RangeError('a string has no end');
     const text = this.buffer.toString('utf8', this.offset, end);
     this.offset = end + 1;
     return text;
-  }
-
-  text(length: number): string {
-    this.need(length);
-    this.offset += length;
-    return this.buffer.toString('utf8', this.offset - length, this.offset);
   }
 
   bytes(length: number): Buffer {

@@ -1,7 +1,7 @@
 import type { Header, OutRecord } from '@headwater/core';
 import { excluded } from './column-rules.js';
 import type { JsonEncoder } from './json-types.js';
-import type { Column, Tuple } from './pgoutput.js';
+import type { Tuple } from './pgoutput.js';
 import type { SchemaVersion } from './schema-log.js';
 
 /** Everything needed to turn rows of one table, as it is shaped at this moment, into records. */
@@ -77,20 +77,6 @@ export function keyText(shape: TableShape, tuple: Tuple): string | undefined {
   return parts.some((part) => part === null || part === undefined) ? undefined : JSON.stringify(parts);
 }
 
-export function upsert(
-  shape: TableShape,
-  op: Operation,
-  key: string,
-  row: Tuple,
-  source: SourceHeaders,
-  seq: number,
-): OutRecord {
-  const record = recordOf(shape, op, key, Buffer.from(rowJson(shape, row)), source, seq);
-  const unchanged = unchangedColumns(shape, row);
-  if (unchanged.length === 0) return record;
-  return { ...record, headers: [...record.headers!, ['hw_unchanged', Buffer.from(JSON.stringify(unchanged))]] };
-}
-
 /** A record with a value that is encoded already. */
 export function recordOf(
   shape: TableShape,
@@ -124,18 +110,6 @@ export function rowJson(shape: TableShape, row: Tuple): string {
     json += column.json + (value === null ? 'null' : column.encode(value));
   }
   return `{${json.startsWith(',') ? json.slice(1) : json}}`;
-}
-
-export function unchangedColumns(shape: TableShape, row: Tuple): string[] {
-  const names: string[] = [];
-  for (const [i, { name, encode }] of shape.columns.entries())
-    if (row[i] === undefined && encode !== excluded) names.push(name);
-  return names;
-}
-
-/** The row with its unchanged TOAST values taken from an older or newer image of the same row. */
-export function filled(row: Tuple, image: Tuple): Tuple {
-  return row.map((value, i): Column => (value === undefined ? image[i] : value));
 }
 
 function captureHeaders(shape: TableShape, op: Operation, source: SourceHeaders, seq: number): Header[] {

@@ -5,7 +5,7 @@ import { formatLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import { LogicalMessages } from './logical-messages.js';
 import type { MessageOpener } from './logical-messages.js';
-import { decodePgoutput, undecodable } from './pgoutput.js';
+import { decodeRare, undecodable } from './pgoutput.js';
 import type { LogicalMessage, Relation, Tuple } from './pgoutput.js';
 import { RowEncoder } from './row-encoder.js';
 import { RowSpans } from './row-spans.js';
@@ -237,7 +237,7 @@ export class TransactionAssembler {
   }
 
   #rare({ bytes, start, end, lsn }: WalMessage): Promise<void> | undefined {
-    const message = decodePgoutput(bytes.subarray(start, end), formatLsn(lsn));
+    const message = decodeRare(bytes.subarray(start, end), formatLsn(lsn));
     switch (message.type) {
       case 'relation':
         return this.#relation(message);

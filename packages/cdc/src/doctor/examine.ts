@@ -90,7 +90,7 @@ async function examineServer(options: ResolvedOptions): Promise<Examination> {
           () => undefined,
         ),
       ),
-    ).catch(() => undefined);
+    ).catch(() => undefined); // what was found counts, not how the sessions end
   }
 }
 

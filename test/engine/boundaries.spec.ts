@@ -6,11 +6,12 @@ import { controlTopicOf, groupOf, parkedTopicOf, stateTopicOf, type LogRecord, t
 import { kafkaLog } from '@headwater/kafka';
 import {
   eventually,
-  faultProxy,
-  uniqueName,
   type Fault,
+  faultProxy,
   type FaultProxy,
   type ProxiedRequest,
+  settledOffsets,
+  uniqueName,
 } from '@headwater/testing';
 import { readAll } from '../bank.js';
 
@@ -100,7 +101,7 @@ class Processor {
       sums.set(text(key), [...known, (known.at(-1) ?? 0) + Number(text(value).slice('add '.length))]);
     }
     // Behind the marker of the last transaction: a position that moved over offsets without records is committed, too.
-    const ends = (await log.admin.offsets(this.input)).map(({ topic, partition, high }) => ({
+    const ends = (await settledOffsets(log, this.input)).map(({ topic, partition, high }) => ({
       topic,
       partition,
       next: high,
@@ -110,10 +111,7 @@ class Processor {
       timeoutMs: 60_000,
     });
     const state = stateTopicOf(this.name);
-    await eventually(async () => {
-      for (const topic of [this.output, state])
-        for (const { high, lastStable } of await log.admin.offsets(topic)) expect(lastStable).toBe(high);
-    });
+    for (const topic of [this.output, state]) await settledOffsets(log, topic);
     const seen = new Map<string, number[]>();
     for (const { key, value } of await readAll(log, this.output))
       seen.set(text(key), [...(seen.get(text(key)) ?? []), Number(text(value))]);

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { parkedTopicOf, stateTopicOf, type Log, type OutRecord } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, seededRandom, uniqueName } from '@headwater/testing';
+import { eventually, seededRandom, settledOffsets, uniqueName } from '@headwater/testing';
 
 const brokers = process.env['KAFKA_BROKERS']!.split(',');
 const script = fileURLToPath(new URL('./counting-process.mjs', import.meta.url));
@@ -86,8 +86,7 @@ class Output {
 
   /** What else comes: a result that was doubled would follow the last one. */
   async rest(): Promise<void> {
-    const ends = await log.admin.offsets(output);
-    for (const { high, lastStable } of ends) expect(lastStable).toBe(high);
+    await settledOffsets(log, output);
     for (let empty = 0; empty < 2;) empty = (await this.#poll()) === 0 ? empty + 1 : 0;
   }
 

@@ -11,7 +11,7 @@ import {
   type OutRecord,
   type WriterOptions,
 } from '@headwater/core';
-import { eventually, uniqueName } from '@headwater/testing';
+import { eventually, settledOffsets, uniqueName } from '@headwater/testing';
 import { readAll } from '../bank.js';
 
 const script = fileURLToPath(new URL('./counting-process.mjs', import.meta.url));
@@ -133,10 +133,7 @@ export class SharedProcessor {
       for (const { partition, next } of committed)
         expect(next).toBeGreaterThan(input.filter((of) => of.partition === partition).at(-1)!.offset);
     }, PATIENT);
-    await eventually(async () => {
-      for (const topic of [this.output, stateTopicOf(this.name)])
-        for (const { high, lastStable } of await this.#log.admin.offsets(topic)) expect(lastStable).toBe(high);
-    }, PATIENT);
+    for (const topic of [this.output, stateTopicOf(this.name)]) await settledOffsets(this.#log, topic, PATIENT);
     const seen = new Map<string, number[]>();
     for (const { key, value } of await readAll(this.#log, this.output))
       seen.set(String(key), [...(seen.get(String(key)) ?? []), Number(String(value))]);

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { headerText } from '@headwater/core';
 import type { Log } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, faultProxy } from '@headwater/testing';
+import { eventually, faultProxy, settledOffsets } from '@headwater/testing';
 import type { FaultProxy } from '@headwater/testing';
 import { parseLsn } from './lsn.js';
 import { readRecords } from './position.js';
@@ -210,7 +210,7 @@ describe('large transactions', () => {
     child.stdin!.write('rows 1050000\n');
     expect((await answer()).peakRssMb).toBeLessThan(300);
     let [next, wrong] = [1, 0];
-    const [bounds] = await source.log.admin.offsets(source.topic('a'));
+    const [bounds] = await settledOffsets(source.log, source.topic('a'));
     await readRecords(source.log, source.topic('a'), 0, bounds!.start, bounds!.lastStable, ({ key, headers }) => {
       const seq = next <= 50_000 ? next - 1 : next - 50_001;
       if (Number(key) !== next || Number(headerText(headers, 'hw_seq')) !== seq) wrong += 1;

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import { eventually, kafkaCluster, type KafkaCluster } from '@headwater/testing';
+import { eventually, kafkaCluster, type KafkaCluster, settledOffsets } from '@headwater/testing';
 import { formatLsn, parseLsn } from './lsn.js';
 import { positionRecord, readRecords } from './position.js';
 import { Source } from './source.testing.js';
@@ -33,7 +33,7 @@ async function positionTopic(spec: { partitions?: number; cleanupPolicy?: 'compa
 
 /** Position records that a reader of the topic is given, whatever was compacted away. */
 async function kept(): Promise<number> {
-  const [bounds] = await source.log.admin.offsets(source.positionTopic);
+  const [bounds] = await settledOffsets(source.log, source.positionTopic);
   let count = 0;
   await readRecords(source.log, source.positionTopic, 0, bounds!.start, bounds!.lastStable, () => (count += 1));
   return count;

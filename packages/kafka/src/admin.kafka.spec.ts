@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, OutRecord } from '@headwater/core';
+import { settledOffsets } from '@headwater/testing';
 import { committedRecords, newTopic, testLog, texts, unique } from './broker.testing.js';
 import { eventually } from './eventually.testing.js';
 
@@ -19,7 +20,7 @@ describe('admin', () => {
       offsets: [{ topic, partition: 0, next }],
     });
     await writer.transact([...records(topic, 0, 3), ...records(topic, 1, 2)]);
-    await allStable(topic);
+    await settledOffsets(log, topic);
     const [first] = await log.admin.lag(groupId, [topic]);
     expect(first).toEqual({ topic, partition: 0, committed: -1, lastStable: 4, lag: 4 });
     await writer.transact([], offsets(4));
@@ -58,7 +59,7 @@ describe('admin', () => {
     ]);
     await log.admin.abortOpenTransaction(hanging);
     await log.admin.abortOpenTransaction(hanging);
-    await allStable(topic);
+    await settledOffsets(log, topic);
     expect(texts(await committedRecords(log, topic))).toEqual(['0-0', '0-0']);
   });
 
@@ -75,14 +76,6 @@ describe('admin', () => {
       key: null,
       value: Buffer.from(`${partition}-${n}`),
     }));
-  }
-
-  /** The coordinator answers a commit before it has written the markers. */
-  async function allStable(topic: string): Promise<void> {
-    await eventually(async () => {
-      const offsets = await log.admin.offsets(topic);
-      return offsets.every(({ lastStable, high }) => lastStable === high) || undefined;
-    });
   }
 
   it('names a cluster that cannot be reached, and can be closed', async () => {

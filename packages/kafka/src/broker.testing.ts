@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { FetchedBatch, Log, LogRecord } from '@headwater/core';
-import { faultProxy, type FaultProxy } from '@headwater/testing';
-import { eventually } from './eventually.testing.js';
+import { faultProxy, settledOffsets, type FaultProxy } from '@headwater/testing';
 import { kafkaLog, type KafkaOptions } from './kafka-log.js';
 
 /** The brokers of the test run, from KAFKA_BROKERS. */
@@ -29,11 +28,7 @@ export async function newTopic(log: Log, partitions = 1, config: Record<string, 
 
 /** Everything committed in the topic, by partition and offset, once no transaction is open on it. */
 export async function committedRecords(log: Log, topic: string): Promise<LogRecord[]> {
-  // The coordinator answers a commit before it has written the markers.
-  const offsets = await eventually(async () => {
-    const now = await log.admin.offsets(topic);
-    return now.every(({ lastStable, high }) => lastStable === high) ? now : undefined;
-  });
+  const offsets = await settledOffsets(log, topic);
   const ends = new Map(offsets.map((of) => [of.partition, of]));
   const reader = log.reader();
   for (const { partition, start, lastStable } of ends.values())

@@ -10,7 +10,7 @@ import {
   type LogWriter,
   type Outcome,
 } from '@headwater/core';
-import { eventually, type KafkaCluster } from '@headwater/testing';
+import { eventually, type KafkaCluster, settledOffsets } from '@headwater/testing';
 import { committedRecords, unique } from './broker.testing.js';
 import { kafkaLog } from './kafka-log.js';
 
@@ -203,13 +203,7 @@ export class ClusterLoad {
     await eventually(() => expect(this.#count(this.output)).toBeGreaterThanOrEqual(this.#fed * KEYS.length), {
       timeoutMs: 60_000,
     });
-    await eventually(
-      async () => {
-        for (const topic of this.topics)
-          for (const { lastStable, high } of await this.#log.admin.offsets(topic)) expect(lastStable).toBe(high);
-      },
-      { timeoutMs: 30_000 },
-    );
+    for (const topic of this.topics) await settledOffsets(this.#log, topic);
     expect(Object.fromEntries(this.#of(this.input))).toEqual(fed);
     expect(Object.fromEntries(this.#of(this.output))).toEqual(copied);
     // Whoever reads it all again finds the same as the one that followed through the faults.

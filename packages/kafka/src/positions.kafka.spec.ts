@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogReader, LogRecord, LogWriter, OutRecord, PartitionOffset } from '@headwater/core';
 import { committedRecords, newTopic, recordsOf, testLog, texts, unique } from './broker.testing.js';
+import { settledOffsets } from '@headwater/testing';
 import { eventually } from './eventually.testing.js';
 import { testWire } from './wire.testing.js';
 import { flexible, readTopics, writeTopics } from './requests/call.js';
@@ -29,7 +30,7 @@ describe('where a reader stands', () => {
       await write([{ topic, partition, key: null, value: Buffer.from(`${partition}@${timestamp}`), timestamp }]);
     }
     const first = async (from: readonly PartitionOffset[]): Promise<(string | null)[]> => {
-      const ends = new Map((await log.admin.offsets(topic)).map((of) => [of.partition, of.lastStable]));
+      const ends = new Map((await settledOffsets(log, topic)).map((of) => [of.partition, of.lastStable]));
       const reader = log.reader();
       const left = new Set(from.filter((of) => of.next < ends.get(of.partition)!).map((of) => of.partition));
       for (const { partition, next } of from) reader.seek(topic, partition, next);
@@ -43,6 +44,7 @@ describe('where a reader stands', () => {
       await reader.close();
       return texts([0, 1, 2].flatMap((partition) => found.get(partition) ?? []));
     };
+    await settledOffsets(log, topic);
     const at = (timestampMs: number) => log.admin.offsetsForTime(topic, timestampMs);
 
     expect(await first(await at(-5))).toEqual(['0@1000', '1@2500']);
@@ -67,6 +69,7 @@ describe('where a reader stands', () => {
     await open.append([{ topic, partition: 2, key: null, value: Buffer.from('2@9000'), timestamp: 9_000 }]);
     expect((await at(9_000))[2]).toEqual({ topic, partition: 2, next: 0 });
     await open.commit();
+    await settledOffsets(log, topic);
     expect(await first(await at(9_000))).toEqual(['2@9000']);
   });
 

@@ -19,6 +19,7 @@ export {
   type PostgresPairOptions,
 } from './postgres-pair.js';
 export { eventually } from './eventually.js';
+export { settledOffsets } from './settled-offsets.js';
 export { uniqueName } from './unique-name.js';
 export { freePort } from './free-port.js';
 export { runJava } from './java-program.js';

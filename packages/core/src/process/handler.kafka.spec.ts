@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { eventually, uniqueName } from '@headwater/testing';
+import { eventually, settledOffsets, uniqueName } from '@headwater/testing';
 import { systemClock } from '../clock/clock.js';
 import { prometheusText } from '../lifecycle/metric.js';
 import type { Log } from '../log/log.js';
@@ -46,8 +46,7 @@ describe('a handler', () => {
     );
     await scene.seen({ a: ['1', '6', '7'], b: ['1', '6', '7'] });
     expect(open).toEqual([false]);
-    const [end] = await scene.log.admin.offsets(scene.output);
-    expect(end!.lastStable).toBe(end!.high);
+    await settledOffsets(scene.log, scene.output);
     expect(runner.health().facts['restarts']).toBe(0);
   });
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { kafkaLog, type KafkaOptions } from '@headwater/kafka';
-import { eventually, faultProxy, uniqueName, type FaultProxy } from '@headwater/testing';
+import { eventually, faultProxy, type FaultProxy, settledOffsets, uniqueName } from '@headwater/testing';
 import { systemClock, type Clock } from '../clock/clock.js';
 import { ContractError } from '../errors/headwater.error.js';
 import { headerText } from '../log/headers.js';
@@ -99,7 +99,7 @@ describe('ProcessRunner', () => {
       deleted.map((key) => textRecord(input, key, 'delete')),
     );
     const first = run();
-    const ends = (await log.admin.offsets(input)).map(({ partition, high }) => ({
+    const ends = (await settledOffsets(log, input)).map(({ partition, high }) => ({
       topic: input,
       partition,
       next: high,

@@ -1,6 +1,6 @@
 import { expect } from '@jest/globals';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, faultProxy, uniqueName, type FaultProxy } from '@headwater/testing';
+import { eventually, faultProxy, type FaultProxy, settledOffsets, uniqueName } from '@headwater/testing';
 import type { Clock } from '../clock/clock.js';
 import type { GroupOptions, Log, LogRecord, PartitionOffset, TopicPartition, WriterOptions } from '../log/log.js';
 import { produce, textRecord, textsByKey } from '../log/log.testing.js';
@@ -68,10 +68,7 @@ export class SharedProcessor {
     const sums = Array.from({ length: this.#produced }, (_, i) => String(i + 1));
     const expected = { ...Object.fromEntries(KEYS.map((key) => [key, sums])), ...others };
     await eventually(async () => expect(await textsByKey(log, output)).toEqual(expected), LATER);
-    await eventually(async () => {
-      for (const topic of [output, stateTopicOf(this.name)])
-        for (const { high, lastStable } of await log.admin.offsets(topic)) expect(lastStable).toBe(high);
-    }, LATER);
+    for (const topic of [output, stateTopicOf(this.name)]) await settledOffsets(log, topic, LATER);
     expect(await textsByKey(log, output)).toEqual(expected);
     expect(await textsByKey(log, parkedTopicOf(this.name))).toEqual({});
   }

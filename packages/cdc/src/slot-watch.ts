@@ -108,14 +108,20 @@ export class SlotWatch {
   async #read(): Promise<void> {
     const { clock, connectionString, name, slot } = this.#options;
     this.#session ??= await openSession(connectionString, name);
+    // Not AbortSignal.any: before Node 26 the long-lived signal keeps every one that was made of it.
     const over = new AbortController();
-    const silence = clock.wait(SILENCE_MS, AbortSignal.any([this.#stop.signal, over.signal]));
+    const end = () => over.abort();
+    this.#stop.signal.addEventListener('abort', end);
+    const silence = clock.wait(SILENCE_MS, over.signal);
     const reading = await Promise.race([
       readSlot(this.#session, slot, () => clock.elapsed()),
       silence.then((): never => {
         throw new Error(`no answer for ${SILENCE_MS} ms`);
       }),
-    ]).finally(() => over.abort());
+    ]).finally(() => {
+      this.#stop.signal.removeEventListener('abort', end);
+      over.abort();
+    });
     this.#answering = true;
     this.#readings = [...this.#readings.slice(1 - WINDOW), reading];
     this.#lag.sample(reading.atMs, reading.walLsn);

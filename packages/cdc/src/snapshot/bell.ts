@@ -3,7 +3,7 @@ import type { Clock } from '@headwater/core';
 /** Lets any number of loops wait until something has changed. A ring that comes before the wait is not lost: take the `ticket` before looking. */
 export class Bell {
   #rings = 0;
-  #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
 
   get ticket(): number {
     return this.#rings;
@@ -11,19 +11,24 @@ export class Bell {
 
   ring(): void {
     this.#rings += 1;
-    for (const wake of this.#waiting.splice(0)) wake();
+    for (const wake of this.#waiting) wake();
   }
 
   /** Resolves at the first ring after the ticket was taken, after `ms`, or when the signal aborts. */
-  async since(ticket: number, clock: Clock, ms: number | undefined, signal: AbortSignal): Promise<void> {
-    if (this.#rings !== ticket || signal.aborted) return;
-    const over = new AbortController();
-    const waits = [new Promise<void>((resolve) => this.#waiting.push(resolve))];
-    if (ms !== undefined) waits.push(clock.wait(ms, over.signal));
-    const aborted = new Promise<void>((resolve) =>
-      signal.addEventListener('abort', () => resolve(), { once: true, signal: over.signal }),
-    );
-    await Promise.race([...waits, aborted]);
-    over.abort();
+  since(ticket: number, clock: Clock, ms: number | undefined, signal: AbortSignal): Promise<void> {
+    if (this.#rings !== ticket || signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const over = new AbortController();
+      // By hand: Node links only the last listener to the `signal` of its options; the garbage collector takes the links of the others.
+      const wake = () => {
+        this.#waiting.delete(wake);
+        signal.removeEventListener('abort', wake);
+        over.abort();
+        resolve();
+      };
+      this.#waiting.add(wake);
+      signal.addEventListener('abort', wake);
+      if (ms !== undefined) void clock.wait(ms, over.signal).then(wake);
+    });
   }
 }

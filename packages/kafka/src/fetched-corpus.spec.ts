@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { seededRandom } from '@headwater/testing';
 import type { Header, LogRecord, OutRecord } from '@headwater/core';
 import { packer, type Compression } from './codecs.js';
-import { decodeFetched } from './fetched.js';
+import { decodeFetched, endOfBatches } from './fetched.js';
 import { KafkaError } from './kafka.errors.js';
 import { BATCH_HEADER_BYTES, encodeBatch } from './record-batch.js';
 
@@ -111,6 +111,7 @@ describe('the decoder over a corpus', () => {
     const seen = { refused: 0, short: 0, whole: 0 };
     for (let n = 0; n < MUTATIONS; n++) {
       const bytes = mutated(log, random);
+      const foreseen = endOfBatches(bytes, 0, end);
       let result: ReturnType<typeof decode>;
       try {
         result = decode(bytes);
@@ -124,6 +125,7 @@ describe('the decoder over a corpus', () => {
       if (records.length !== nextOffset || !records.every((record, index) => same(record, whole[index]!))) {
         throw new Error(`mutation ${n} of seed ${SEED} was delivered`);
       }
+      if (foreseen !== nextOffset) throw new Error(`mutation ${n} of seed ${SEED}: reads on elsewhere than foreseen`);
       seen[nextOffset === end ? 'whole' : 'short']++;
     }
     expect(seen.refused).toBeGreaterThan(MUTATIONS / 2);

@@ -93,6 +93,19 @@ export function decodeFetched(fetched: FetchedBytes): DecodedBatch {
   return { records, nextOffset, unpackedBytes, packedBytes: at };
 }
 
+/** Where reading will go on behind the whole batches of `bytes`, if they are sound: by their headers alone. */
+export function endOfBatches(bytes: Buffer, from: number, before: number): number {
+  let next = from;
+  for (let at = 0; at + BATCH_HEADER_BYTES <= bytes.length;) {
+    const end = at + 12 + bytes.readInt32BE(at + 8);
+    const lastOffset = readInt64(bytes, at) + bytes.readInt32BE(at + 23);
+    if (end > bytes.length || end <= at || lastOffset < next || lastOffset >= before) break;
+    next = lastOffset + 1;
+    at = end;
+  }
+  return next;
+}
+
 function checkFrame(fetched: FetchedBytes, at: number, end: number, offset: number): void {
   const { bytes, topic, partition } = fetched;
   const magic = bytes[at + MAGIC_AT];

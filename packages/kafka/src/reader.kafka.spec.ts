@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogRecord, LogWriter, OutRecord } from '@headwater/core';
+import { faultProxy } from '@headwater/testing';
 import { committedRecords, newTopic, recordsOf, testBrokers, testLog, texts, unique } from './broker.testing.js';
+import { eventually } from './eventually.testing.js';
 import { kafkajsClient } from './kafkajs-hook.js';
 import { KafkaReader } from './reader.js';
 import { Wire } from './wire.js';
@@ -71,6 +73,33 @@ describe('reader', () => {
     expect(await (await writer()).transact(one(idle, 'wake'))).toMatchObject({ outcome: 'committed' });
     expect(texts(recordsOf(await polling))).toEqual(['wake']);
     await Promise.all([waiting.close(), other.close()]);
+  });
+
+  it('asks once for what comes next while records are handled, and passes it by when another place is sought', async () => {
+    const topic = await newTopic(log);
+    const a = await writer();
+    for (let n = 0; n < 30; n++) await a.transact(one(topic, `${n}`.padEnd(5_000, '.')));
+    await committedRecords(log, topic);
+    const [host, port] = testBrokers()[0]!.split(':') as [string, string];
+    const proxy = await faultProxy({ target: { host, port: Number(port) }, protocol: 'kafka' });
+    let fetches = 0;
+    proxy.decide = ({ apiName }) => ((fetches += apiName === 'Fetch' ? 1 : 0), undefined);
+    const behind = testLog({ connect: proxy.connect, maxPollBytes: 15_000 });
+    const reader = behind.reader();
+    reader.seek(topic, 0, 0);
+    const numbers = async () =>
+      texts(recordsOf(await reader.poll({ maxWaitMs: 10_000 }))).map((text) => Number.parseInt(text!, 10));
+    const first = await numbers();
+    await eventually(() => (fetches === 2 ? true : undefined));
+    const second = await numbers();
+    expect(second[0]).toBe(first.at(-1)! + 1);
+    await eventually(() => (fetches === 3 ? true : undefined));
+    reader.seek(topic, 0, 2 * 20);
+    expect((await numbers())[0]).toBe(20);
+    reader.drop(topic, 0);
+    expect(await reader.poll({ maxWaitMs: 50 })).toEqual([]);
+    await behind.close();
+    await proxy.close();
   });
 
   async function readTo(topic: string, from: number, last: string, reader = log.reader()): Promise<LogRecord[]> {

@@ -1,5 +1,5 @@
 import type { FetchedBatch, LogReader, TopicPartition } from '@headwater/core';
-import { decodeFetched } from './fetched.js';
+import { decodeFetched, endOfBatches } from './fetched.js';
 import { CORRUPT_MESSAGE, KafkaError, OFFSET_OUT_OF_RANGE, isRetriable, refused } from './kafka.errors.js';
 import { closedError, type Lane } from './lane.js';
 import {
@@ -27,10 +27,11 @@ const DEFAULT_MAX_WAIT_MS = 250;
 /** How much later than asked a broker's answer may come before poll returns without it. */
 const GRACE_MS = 100;
 
-/** One fetch on its way to one leader. It outlives the poll that began it, so a slow leader holds back nobody. */
+/** One fetch on its way to one leader. It outlives the poll that began it, so that a slow leader holds back nobody; what was sought or dropped meanwhile is passed by. */
 interface Flight {
   readonly nodeId: number;
-  readonly asked: ReadonlyMap<string, Position>;
+  readonly asked: ReadonlyMap<string, FetchPartition>;
+  readonly limits: FetchLimits;
   landing: Promise<void>;
   partitions?: readonly FetchedPartition[];
   /** The leader did not answer, or a partition has moved away. */
@@ -121,7 +122,7 @@ export class KafkaReader implements LogReader {
     for (const [nodeId, positions] of byLeader.led) {
       if (this.#flights.has(nodeId)) continue;
       const asked = positions.map((position) => this.#identified(position));
-      this.#flights.set(nodeId, this.#fetch(nodeId, asked, { maxWaitMs, ...limitsOf(share) }));
+      this.#fetch(nodeId, asked, { maxWaitMs, ...limitsOf(share) });
     }
     if (byLeader.leaderless.length === 0) return 'complete';
     await this.#wire.tryRefresh(byLeader.leaderless.map(({ topic }) => topic));
@@ -162,12 +163,11 @@ export class KafkaReader implements LogReader {
     );
   }
 
-  #fetch(nodeId: number, asked: readonly FetchPartition[], limits: FetchLimits): Flight {
+  #fetch(nodeId: number, asked: readonly FetchPartition[], limits: FetchLimits): void {
     const flight: Flight = {
       nodeId,
-      asked: new Map(
-        asked.map(({ topic, partition }) => [`${topic}/${partition}`, this.#positions.get(`${topic}/${partition}`)!]),
-      ),
+      asked: new Map(asked.map((position) => [`${position.topic}/${position.partition}`, position])),
+      limits,
       landing: Promise.resolve(),
     };
     flight.landing = this.#wire.send(nodeId, fetch(asked, limits, this.#wire.requestTimeoutMs), this.#lane).then(
@@ -179,7 +179,34 @@ export class KafkaReader implements LogReader {
         flight.lost = error;
       },
     );
-    return flight;
+    this.#flights.set(nodeId, flight);
+  }
+
+  /**
+   * Asks for what comes behind a flight that has landed, so that the broker works while that is decoded and handled. Only where it told of
+   * more: then it answers at once, and nobody who seeks waits for it. Should the place turn out to be another one, the answer is passed by.
+   */
+  #fetchOn({ nodeId, asked, limits, partitions = [] }: Flight): void {
+    const order = new Map(asked);
+    let more = false;
+    for (const { topic, partition, error, bytes, lastStableOffset } of partitions) {
+      if (error !== 0) return;
+      const key = `${topic}/${partition}`;
+      const { offset } = asked.get(key)!;
+      const next = endOfBatches(bytes, offset, lastStableOffset);
+      if (next === offset) continue;
+      more ||= next < lastStableOffset;
+      // To the end of the order, as when it is advanced.
+      order.set(key, { ...order.get(key)!, offset: next });
+      moveToEnd(order, key);
+    }
+    if (!more) return;
+    const wanted = [...order].filter(([key]) => sameOffset(this.#positions.get(key), asked.get(key)));
+    this.#fetch(
+      nodeId,
+      wanted.map(([, position]) => position),
+      { ...limits, maxWaitMs: 0 },
+    );
   }
 
   /** Resolves when a flight brought something, when all have landed, or when the time is over. */
@@ -207,13 +234,14 @@ export class KafkaReader implements LogReader {
     let [leftBytes, packedBytes] = [this.#limits.maxBytes, 0];
     for (const flight of landed) {
       this.#flights.delete(flight.nodeId);
+      if (flight.lost === undefined) this.#fetchOn(flight);
       if (flight.lost instanceof KafkaError && !flight.lost.retryable) throw flight.lost;
       if (flight.lost !== undefined) for (const { topic } of flight.asked.values()) moved.add(topic);
       for (const fetched of flight.partitions ?? []) {
         const key = `${fetched.topic}/${fetched.partition}`;
         const position = this.#positions.get(key);
         // Sought anew or dropped since the fetch was sent.
-        if (position === undefined || position !== flight.asked.get(key)) continue;
+        if (position === undefined || !sameOffset(position, flight.asked.get(key))) continue;
         if (fetched.error !== 0) {
           await this.#failed(fetched, position);
           moved.add(fetched.topic);
@@ -242,8 +270,8 @@ export class KafkaReader implements LogReader {
     const key = `${topic}/${partition}`;
     const position = this.#positions.get(key);
     if (position?.offset !== from) return false;
-    this.#positions.delete(key);
     this.#positions.set(key, { ...position, offset: nextOffset });
+    moveToEnd(this.#positions, key);
     return true;
   }
 
@@ -288,4 +316,15 @@ export class KafkaReader implements LogReader {
 function limitsOf(share: number): { maxBytes: number; partitionMaxBytes: number } {
   const maxBytes = Math.max(1, Math.floor(share));
   return { maxBytes, partitionMaxBytes: Math.max(1, Math.floor(share / PARTITION_SHARE)) };
+}
+
+/** The same place in the same topic. */
+function sameOffset(position: Position | undefined, asked: Position | undefined): boolean {
+  return position?.offset === asked?.offset && position?.topicId === asked?.topicId;
+}
+
+function moveToEnd<T>(map: Map<string, T>, key: string): void {
+  const value = map.get(key)!;
+  map.delete(key);
+  map.set(key, value);
 }

@@ -6,8 +6,8 @@ import { pathToFileURL } from 'node:url';
 
 const ROUNDS = 5;
 const PER_TRANSACTION = 2_000;
-const PRODUCE_TRANSACTIONS = 100;
-const READ_RECORDS = 400_000;
+const PRODUCE_TRANSACTIONS = 400;
+const READ_RECORDS = 2_000_000;
 /** Small transactions per round; stock kafkajs needs some 100 ms for one. */
 const LATENCY_TRANSACTIONS = { ours: 300, kafkajs: 60, java: 150 };
 

@@ -26,6 +26,8 @@ export interface DevServicesOptions {
   readonly postgresSettings?: Readonly<Record<string, string>>;
   /** Broker properties that replace the defaults (embedded only), e.g. `advertised.listeners` with a fault proxy in front. */
   readonly kafkaSettings?: Readonly<Record<string, string>>;
+  /** Flags of the broker's JVM (embedded only), behind the default ones, which are for a quick start and little memory: the last of a flag wins. */
+  readonly kafkaJvmFlags?: readonly string[];
 }
 
 export interface DevServices {
@@ -138,8 +140,8 @@ async function startKafka(choice: ServicesChoice, context: StartContext, brokers
       return startKafkaContainer({ directory, env, settings: options.kafkaSettings });
     }
     case 'embedded': {
-      const settings = options.kafkaSettings;
-      const server = await startEmbeddedKafka({ directory: join(directory, 'kafka'), env, log, settings });
+      const { kafkaSettings: settings, kafkaJvmFlags: jvmFlags } = options;
+      const server = await startEmbeddedKafka({ directory: join(directory, 'kafka'), env, log, settings, jvmFlags });
       return { brokers: [`127.0.0.1:${server.port}`], server };
     }
   }

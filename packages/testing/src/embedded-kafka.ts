@@ -15,6 +15,8 @@ export interface EmbeddedKafkaOptions {
   readonly log: (line: string) => void;
   /** Broker properties that replace the defaults, for instance `advertised.listeners`. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Behind the default ones. */
+  readonly jvmFlags?: readonly string[];
 }
 
 /**
@@ -32,7 +34,8 @@ export async function startEmbeddedKafka(options: EmbeddedKafkaOptions): Promise
   const [port = 0, controllerPort = 0] = await freePorts(readPorts(portsFile));
   writeFileSync(portsFile, JSON.stringify([port, controllerPort]));
   const settings = { ...nodeSettings({ nodeId: NODE_ID, port, controllerPort, data }), ...options.settings };
-  const server = kafkaNode({ ...installation, directory, nodeId: NODE_ID, port, settings, env });
+  const jvmFlags = [...installation.jvmFlags, ...(options.jvmFlags ?? [])];
+  const server = kafkaNode({ ...installation, jvmFlags, directory, nodeId: NODE_ID, port, settings, env });
   await server.start();
   return server;
 }

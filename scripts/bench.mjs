@@ -7,8 +7,14 @@ import { log, prepare, report, root, usage } from './prepare.mjs';
 const SUFFIX = '.bench.mjs';
 /** As Kafka's own start script runs a broker: the default of the dev services starts sooner and is slower for good. */
 const KAFKA_JVM_FLAGS = [
-  ...['-Xms1g', '-Xmx1g', '-XX:-UseSerialGC', '-XX:+UseG1GC', '-XX:TieredStopAtLevel=4'],
-  ...['-XX:MaxGCPauseMillis=20', '-XX:InitiatingHeapOccupancyPercent=35', '-XX:+ExplicitGCInvokesConcurrent'],
+  '-Xms1g',
+  '-Xmx1g',
+  '-XX:-UseSerialGC',
+  '-XX:+UseG1GC',
+  '-XX:TieredStopAtLevel=4',
+  '-XX:MaxGCPauseMillis=20',
+  '-XX:InitiatingHeapOccupancyPercent=35',
+  '-XX:+ExplicitGCInvokesConcurrent',
 ];
 const folder = join(root, 'bench');
 

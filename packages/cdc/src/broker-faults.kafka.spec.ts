@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { systemClock } from '@headwater/core';
 import { eventually, kafkaCluster } from '@headwater/testing';
 import type { KafkaCluster } from '@headwater/testing';
 import { parseLsn } from './lsn.js';
@@ -7,8 +8,12 @@ import { Source } from './source.testing.js';
 const PRODUCE = 0;
 const END_TXN = 26;
 const PARTITIONS = 3;
-/** How long the brokers stay away. C23 asks for 600: beyond transactionTimeoutMs capture lets its walsender go, and this fails. */
-const OUTAGE_SECONDS = Number(process.env['OUTAGE_SECONDS'] ?? 8);
+/** How long the brokers stay away; 600 is what C23 names. */
+const OUTAGE_SECONDS = Number(process.env['OUTAGE_SECONDS'] ?? 15);
+/** Ten times in an outage, as the default is in ten minutes. */
+const TRANSACTION_TIMEOUT_MS = OUTAGE_SECONDS * 100;
+/** A second of load is to cost the test no more memory in ten minutes than in fifteen seconds. */
+const PAUSE_MS = OUTAGE_SECONDS > 60 ? 5 : 0;
 
 let cluster: KafkaCluster;
 let source: Source;
@@ -33,10 +38,13 @@ const healed = () => cluster.heal([source.topic('a'), source.positionTopic]);
 const INSERT = `INSERT INTO a SELECT $1::int, string_agg(md5($1::int || '-' || g), '') FROM generate_series(1, $2::int) g`;
 
 /** Inserts rows, one transaction each, until told to stop; resolves with how many. */
-function writing(lines = 1): { stop: () => Promise<number>; readonly written: () => number } {
+function writing(lines = 1, pauseMs = 0): { stop: () => Promise<number>; readonly written: () => number } {
   let [count, stopped] = [0, false];
   const done = (async () => {
-    while (!stopped) await source.sql.query(INSERT, [++count, lines]);
+    while (!stopped) {
+      await source.sql.query(INSERT, [++count, lines]);
+      if (pauseMs > 0) await systemClock.wait(pauseMs);
+    }
   })();
   return {
     written: () => count,
@@ -120,12 +128,12 @@ describe('brokers under a capture', () => {
   );
 
   it(
-    `holds memory, walsender and slot while all brokers are away for ${OUTAGE_SECONDS} s under load, then rows once`,
+    `C23 keeps memory, walsender and slot while all brokers are away for ${OUTAGE_SECONDS} s under load, then all rows once`,
     async () => {
       const { rows } = await source.sql.query<{ name: string }>('SELECT current_database() AS name');
       await source.sql.query(`ALTER DATABASE "${rows[0]!.name}" SET wal_sender_timeout = '3s'`);
-      const capture = await source.process(['a']);
-      const load = writing(128);
+      const capture = await source.process(['a'], { transactionTimeoutMs: TRANSACTION_TIMEOUT_MS });
+      const load = writing(128, PAUSE_MS);
       await source.seenCount('a', 50, 60_000);
       await Promise.all(cluster.nodes.map((node) => node.kill()));
       const facts = async () => {
@@ -146,16 +154,25 @@ describe('brokers under a capture', () => {
           if (sample.now > committed + 1) samples.push(sample);
           expect(sample.now).toBeGreaterThan(committed + OUTAGE_SECONDS);
           expect(Number(sample.behind)).toBeGreaterThan(25_000_000);
+          // Its transaction was given up, and the brokers were asked again in vain.
+          expect(capture.errors.length).toBeGreaterThan(2);
         },
         { timeoutMs: (OUTAGE_SECONDS + 60) * 1_000, intervalMs: 100 },
       );
-      const count = await load.stop();
       expect(samples.filter(({ pid }) => pid !== samples[0]!.pid)).toEqual([]);
       expect(samples[0]!.pid).not.toBeNull();
       expect(new Set(samples.map(({ confirmed }) => confirmed)).size).toBe(1);
       expect(Math.max(...samples.map(({ rss }) => rss))).toBeLessThan(300e6);
+      expect((await capture.status()).state).toBe('reconnecting');
+      await Promise.all(cluster.nodes.map((node) => node.start()));
+      const backAt = performance.now();
+      const count = await load.stop();
+      const end = await source.walLsn();
+      const caughtUp = async () => expect((await source.lastPosition()).endLsn >= end).toBe(true);
+      await eventually(caughtUp, { timeoutMs: 300_000, intervalMs: 500 });
+      expect(performance.now() - backAt).toBeLessThan(300_000);
+      await onceInOrder(count);
       await healed();
-      await onceInOrder(count, 300_000);
       expect(parseLsn((await source.slotFacts())!.confirmed) >= parseLsn(samples[0]!.confirmed)).toBe(true);
       expect((await capture.status()).state).toBe('streaming');
     },

@@ -208,6 +208,7 @@ function publicState(state: MachineState, snapshots: readonly SnapshotProgress[]
     case 'draining':
       return snapshots.some(({ cause }) => cause === 'needed') ? 'snapshot' : 'streaming';
     case 'retrying':
+    case 'holding':
       return 'reconnecting';
     case 'closing':
       if (state.after.do === 'wait') return 'waiting';

@@ -47,7 +47,22 @@ export class CaptureError extends HeadwaterError {
 const FATAL_SQLSTATE = /^(28|3D|42(?!710))...$/;
 
 /** Refusals of the log that a person must mend. */
-const FATAL_LOG: ReadonlySet<string> = new Set(['KAFKA_AUTHENTICATION_FAILED', 'KAFKA_TOO_OLD', 'LOG_TOPIC_MISMATCH']);
+const FATAL_LOG: ReadonlySet<string> = new Set([
+  'KAFKA_AUTHENTICATION_FAILED',
+  'KAFKA_CERTIFICATE_UNTRUSTED',
+  'KAFKA_TOO_OLD',
+  'LOG_TOPIC_MISMATCH',
+]);
+
+/**
+ * Whether it was the log that failed, with nobody known to have fenced this capture: a transaction of ours that ended `unknown` or `aborted`, or
+ * a request that was not answered.
+ */
+export function isOfLog(error: unknown): boolean {
+  if (!(error instanceof HeadwaterError)) return false;
+  if (error.code === 'CDC_PUBLISH_FAILED') return error.facts['outcome'] !== undefined;
+  return error.code.startsWith('KAFKA_') || error.code.startsWith('LOG_');
+}
 
 /** Whether capture halts (true) or reconnects with back-off (false) after this error. Everything foreign is worth another try. */
 export function isFatal(error: unknown): boolean {

@@ -54,12 +54,15 @@ interface States {
   readonly locking: unknown;
   /** Asks for the slot, by streaming from it. */
   readonly acquiring: unknown;
-  readonly fencing: { readonly hold: 'lock' | 'slot' };
+  /** `spent`: the stream that has the slot was read from, and what it told is in no position. Only a new one tells it again. */
+  readonly fencing: { readonly hold: 'lock' | 'slot'; readonly spent: boolean };
   readonly preparing: Preparation;
   /** Snapshots run beside the stream, and are none of the machine's business until the last one is over. */
   readonly streaming: unknown;
   /** Publishes what was received in whole transactions. */
   readonly draining: { readonly next: 'stop' | 'again' };
+  /** The log fails, and the slot is kept meanwhile. */
+  readonly holding: { readonly spent: boolean };
   readonly closing: { readonly after: After };
   /** Another connection has the slot or the lock. */
   readonly waiting: unknown;
@@ -115,6 +118,8 @@ export type Effect =
   | { readonly do: 'disconnect' }
   /** About `ms`, so that instances do not march in step. */
   | { readonly do: 'sleep'; readonly ms: number }
+  /** As `sleep`, then asks the log anything. Fails when it does not answer, and at once when the stream is lost. */
+  | { readonly do: 'hold'; readonly ms: number }
   /** These only tell. `ready`: start() may resolve. `end`: capture is over. */
   | { readonly do: 'ready' }
   | { readonly do: 'log'; readonly level: 'info' | 'warn'; readonly message: string }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { HeadwaterError } from '@headwater/core';
 import { CaptureError } from './cdc.errors.js';
 import { parseLsn, ZERO_LSN } from './lsn.js';
 import { IDLE, next } from './machine.js';
@@ -71,7 +72,12 @@ const lost = Object.assign(new Error('connection reset'), { code: 'ECONNRESET' }
 const busy = Object.assign(new Error('slot "s" is active for PID 7'), { code: '55006' });
 const fenced = new CaptureError('CDC_FENCED', 'another capture took over');
 const gone = Object.assign(new Error('replication slot "s" does not exist'), { code: '42704' });
-const failures: readonly MachineEvent[] = [lost, busy, gone, fenced].map((error) => ({ name: 'failed', error }));
+const away = new HeadwaterError('KAFKA_UNREACHABLE', 'no broker answers', { retryable: true });
+const unknown = new CaptureError('CDC_PUBLISH_FAILED', 'the log transaction ended unknown', { outcome: 'unknown' });
+const failures: readonly MachineEvent[] = [lost, busy, gone, fenced, away, unknown].map((error) => ({
+  name: 'failed',
+  error,
+}));
 const made = { lsn: parseLsn('0/300') };
 
 const EVENTS: { readonly [E in EventName]: readonly MachineEvent[] } = {
@@ -99,6 +105,7 @@ const EXPECTED: Readonly<Record<StateName, readonly EventName[]>> = {
   locking: ['start', 'stop', 'locked', 'failed'],
   acquiring: ['start', 'stop', 'acquired', 'failed'],
   fencing: ['start', 'stop', 'fenced', 'failed'],
+  holding: ['start', 'stop', 'woke', 'failed'],
   preparing: ['start', 'stop', 'prepared', 'failed'],
   streaming: ['start', 'stop', 'progressed', 'snapshotsOver', 'failed'],
   draining: ['start', 'stop', 'progressed', 'snapshotsOver', 'drained', 'failed'],
@@ -123,7 +130,8 @@ const STATES: { readonly [S in StateName]: StateOf<S> } = {
   verifying: { name: 'verifying', tally, hold: 'slot' },
   locking: { name: 'locking', tally },
   acquiring: { name: 'acquiring', tally },
-  fencing: { name: 'fencing', tally, hold: 'slot' },
+  fencing: { name: 'fencing', tally, hold: 'slot', spent: false },
+  holding: { name: 'holding', tally, spent: true },
   preparing: { name: 'preparing', tally, ...preparation },
   streaming: { name: 'streaming', tally },
   draining: { name: 'draining', tally, next: 'stop' },
@@ -149,6 +157,7 @@ const ANSWERS: Readonly<Record<string, readonly EventName[]>> = {
   stream: ['progressed', 'snapshotsOver'],
   disconnect: ['disconnected'],
   sleep: ['woke'],
+  hold: ['woke'],
 };
 /** After these the question is still open. */
 const UNANSWERED = new Set<EventName>(['start', 'stop', 'progressed', 'snapshotsOver']);
@@ -195,6 +204,26 @@ describe('machine', () => {
     });
   });
 
+  it('S8 keeps the slot while the log fails, and never publishes from a stream that was read from before', () => {
+    const after = (state: MachineState, event: MachineEvent) => next(options('initial'), state, event).state;
+    for (const error of [away, unknown]) {
+      const held = after(STATES.streaming, { name: 'failed', error });
+      expect(held).toMatchObject({ name: 'holding', spent: true });
+      const again = after(after(held, { name: 'woke' }), { name: 'failed', error });
+      expect(again).toMatchObject({ name: 'holding', spent: true });
+      const fenced = after(after(again, { name: 'woke' }), { name: 'fenced' });
+      expect(fenced).toMatchObject({ name: 'closing', after: { do: 'again' } });
+      expect(after(again, { name: 'failed', error: lost })).toMatchObject({ name: 'closing', after: { do: 'retry' } });
+      for (const state of [STATES.fencing, STATES.verifying, { ...STATES.preparing, plan: 'resume' as const }]) {
+        const unread = after(state, { name: 'failed', error });
+        expect(unread).toMatchObject({ name: 'holding', spent: false });
+        expect(after(after(unread, { name: 'woke' }), { name: 'fenced' })).toMatchObject({ name: 'verifying' });
+      }
+      for (const state of [STATES.connecting, { ...STATES.fencing, hold: 'lock' as const }, STATES.preparing])
+        expect(after(state, { name: 'failed', error })).toMatchObject({ name: 'closing', after: { do: 'retry' } });
+    }
+  });
+
   it('backs off from 0.1 to 5 s while it fails, and from 50 to 800 ms while another has the slot', () => {
     const pauses = (error: unknown) => {
       let state: MachineState = IDLE;
@@ -224,6 +253,8 @@ interface World {
   readonly slot: boolean;
   readonly lock: boolean;
   readonly fenced: boolean;
+  /** The stream of this connection was read from. */
+  readonly spent: boolean;
   /** The last look was taken after the fence. */
   readonly looked: boolean;
   readonly stopping: boolean;
@@ -237,6 +268,7 @@ function walk(mode: MachineOptions['snapshot']): ReadonlySet<StateName> {
     slot: false,
     lock: false,
     fenced: false,
+    spent: false,
     looked: false,
     stopping: false,
     ended: 0,
@@ -294,7 +326,7 @@ function learned(world: World, event: MachineEvent): World {
     case 'surveyed':
       return { ...world, asked, looked: world.fenced };
     case 'disconnected':
-      return { ...world, asked, slot: false, lock: false, fenced: false, looked: false };
+      return { ...world, asked, slot: false, lock: false, fenced: false, spent: false, looked: false };
     default:
       return { ...world, asked };
   }
@@ -315,8 +347,9 @@ function performed(world: World, effect: Effect, path: string): World {
     !world.looked
   )
     wrong('without a look after the fence');
-  if (effect.do === 'stream' && !world.slot) wrong('without the slot');
+  if (['stream', 'hold'].includes(effect.do) && !world.slot) wrong('without the slot');
+  if (effect.do === 'stream' && world.spent) wrong('twice on one connection');
   if (effect.do === 'write' && !world.lock && !world.slot) wrong('without lock or slot');
   if (['drop-slot', 'drop-publication', 'create-slot'].includes(effect.do) && !world.lock) wrong('without the lock');
-  return { ...world, asked: effect.do };
+  return { ...world, asked: effect.do, spent: world.spent || effect.do === 'stream' };
 }

@@ -1,5 +1,5 @@
 import { errorCode, errorMessage } from '@headwater/core';
-import { CaptureError, isFatal } from './cdc.errors.js';
+import { CaptureError, isFatal, isOfLog } from './cdc.errors.js';
 import { formatLsn, ZERO_LSN } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import type {
@@ -12,6 +12,7 @@ import type {
   MachineState,
   StateName,
   StateOf,
+  Tally,
   Transition,
 } from './machine-states.js';
 import { prepare, prepareNext, streamedFrom } from './prepare.js';
@@ -29,7 +30,7 @@ const GONE: ReadonlySet<string> = new Set(['42704', 'CDC_PUBLICATION_MISSING']);
 
 /**
  * The whole life of a capture as a pure function: what has happened, and what is to be done now. See SPEC.md for the diagram and the
- * invariants (S1 to S7) that hold here.
+ * invariants (S1 to S8) that hold here.
  */
 export function next(options: MachineOptions, state: MachineState, event: MachineEvent): Transition {
   // The table has a handler for exactly this pair; only the compiler cannot follow it through two unions.
@@ -79,8 +80,15 @@ const TABLE: { readonly [S in StateName]: { readonly [E in EventName]: Handler<S
     locked: (state, { held }) =>
       held ? survey(state, 'lock') : close(state, { do: 'wait', holder: 'another process that prepares it' }),
   },
-  acquiring: { ...ASKING, acquired: (state) => fence(state, 'slot') },
-  fencing: { ...ASKING, fenced: (state) => survey(state, state.hold === 'slot' ? 'slot' : 'fenced lock') },
+  acquiring: { ...ASKING, acquired: (state) => fence(state, 'slot', false) },
+  fencing: {
+    ...ASKING,
+    fenced(state) {
+      // P7: what was received and never committed comes with a new connection only.
+      if (state.spent) return close(state, { do: 'again' });
+      return survey(state, state.hold === 'slot' ? 'slot' : 'fenced lock');
+    },
+  },
   preparing: { ...ASKING, prepared },
   streaming: {
     ...ASKING,
@@ -99,6 +107,7 @@ const TABLE: { readonly [S in StateName]: { readonly [E in EventName]: Handler<S
     // What is not published now comes again at the next start.
     failed: (state, { error }) => (isFatal(error) ? halt(state, error) : close(state, { do: state.next })),
   },
+  holding: { ...ASKING, woke: (state) => fence(state, 'slot', state.spent) },
   // Answers to what was asked before may still come, all of them before `disconnected`.
   closing: {
     start: ignore,
@@ -151,8 +160,8 @@ function acquire({ tally }: MachineState, confirmed: Lsn): Transition {
   return to({ name: 'acquiring', tally }, { do: 'acquire', confirmed });
 }
 
-function fence({ tally }: MachineState, hold: 'lock' | 'slot'): Transition {
-  return to({ name: 'fencing', tally, hold }, { do: 'fence' });
+function fence({ tally }: MachineState, hold: 'lock' | 'slot', spent: boolean): Transition {
+  return to({ name: 'fencing', tally, hold, spent }, { do: 'fence' });
 }
 
 function close({ tally }: MachineState, after: After, ...effects: readonly Effect[]): Transition {
@@ -176,7 +185,7 @@ function verified(state: StateOf<'verifying'>, survey: EventOf<'surveyed'>, opti
   if (plan.kind === 'refused') {
     // A fence from the wrong cluster would end the capture of the right one.
     if (fenced || plan.error.code === 'CDC_OTHER_CLUSTER') return halt(state, plan.error);
-    return state.hold === 'nothing' ? lock(state) : fence(state, 'lock');
+    return state.hold === 'nothing' ? lock(state) : fence(state, 'lock', false);
   }
   if (state.hold === 'nothing') {
     const confirmed = server.slot?.confirmedFlushLsn ?? ZERO_LSN;
@@ -184,7 +193,7 @@ function verified(state: StateOf<'verifying'>, survey: EventOf<'surveyed'>, opti
   }
   // Not what this hold is for: somebody was faster, or what was seen before the fence was old.
   if ((plan.kind === 'resume') !== (state.hold === 'slot')) return close(state, { do: 'again' });
-  return fenced ? prepare(options, state.tally, survey, plan) : fence(state, 'lock');
+  return fenced ? prepare(options, state.tally, survey, plan) : fence(state, 'lock', false);
 }
 
 function prepared(state: StateOf<'preparing'>, event: EventOf<'prepared'>, options: MachineOptions): Transition {
@@ -201,12 +210,39 @@ function prepared(state: StateOf<'preparing'>, event: EventOf<'prepared'>, optio
 function failed(state: MachineState, { error }: EventOf<'failed'>, options: MachineOptions): Transition {
   // Slot or publication were dropped since the last look: the next one tells what that means.
   const code = errorCode(error) ?? '';
-  const gone = GONE.has(code) && (state.name === 'acquiring' || state.name === 'streaming');
+  const gone = GONE.has(code) && (state.name === 'acquiring' || isSpent(state));
   if (isFatal(error) && !gone) return halt(state, error);
   // Lost the race for the slot: Postgres names the holder in its message.
   if (errorCode(error) === '55006') return close(state, { do: 'wait', holder: errorMessage(error) });
-  const message = `capture ${options.name}: ${errorMessage(error)}`;
-  return close(state, { do: 'retry' }, { do: 'report', error }, { do: 'log', level: 'warn', message });
+  const kept = isOfLog(error) && hasSlot(state);
+  const message = `capture ${options.name}: ${errorMessage(error)}${kept ? ' The slot is kept meanwhile.' : ''}`;
+  const told: Effect[] = [
+    { do: 'report', error },
+    { do: 'log', level: 'warn', message },
+  ];
+  return kept ? hold(state, ...told) : close(state, { do: 'retry' }, ...told);
+}
+
+/** S8: the server's side is no worse for it. Without the stream a long outage would look to the server like a capture that is gone. */
+function hold(state: MachineState, ...told: readonly Effect[]): Transition {
+  const { ms, tally } = backOff(state.tally);
+  return to({ name: 'holding', tally, spent: isSpent(state) }, ...told, { do: 'hold', ms });
+}
+
+/** Whether our own stream has the slot, as far as is known. */
+function hasSlot(state: MachineState): boolean {
+  if (state.name === 'fencing' || state.name === 'verifying') return state.hold === 'slot';
+  if (state.name === 'preparing') return state.plan === 'resume';
+  return state.name === 'streaming' || state.name === 'holding';
+}
+
+function isSpent(state: MachineState): boolean {
+  return state.name === 'streaming' || ((state.name === 'fencing' || state.name === 'holding') && state.spent);
+}
+
+function backOff(tally: Tally): { readonly ms: number; readonly tally: Tally } {
+  const ms = Math.min(RETRY_MS.most, RETRY_MS.first * 2 ** tally.failures);
+  return { ms, tally: { ...tally, failures: tally.failures + 1 } };
 }
 
 function lost(state: StateOf<'streaming'>, event: EventOf<'failed'>, options: MachineOptions): Transition {
@@ -223,8 +259,8 @@ function disconnected({ tally, after }: StateOf<'closing'>, _: MachineEvent, opt
     case 'halt':
       return to({ name: 'halted', tally, error: after.error }, { do: 'end', error: after.error });
     case 'retry': {
-      const ms = Math.min(RETRY_MS.most, RETRY_MS.first * 2 ** tally.failures);
-      return to({ name: 'retrying', tally: { ...tally, failures: tally.failures + 1 } }, { do: 'sleep', ms });
+      const { ms, tally: tried } = backOff(tally);
+      return to({ name: 'retrying', tally: tried }, { do: 'sleep', ms });
     }
     case 'wait': {
       const ms = Math.min(WAIT_MS.most, WAIT_MS.first * 2 ** tally.waits);

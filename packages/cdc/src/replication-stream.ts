@@ -62,11 +62,17 @@ export class ReplicationStream implements WalStream {
   #ended: Promise<void> = Promise.resolve();
   readonly #closing = new AbortController();
   #wake: () => void = () => {};
+  /** Rejects with the reason when the connection is lost, also while nobody reads the stream. Never settles otherwise. */
+  readonly lost: Promise<never>;
+  #lose: (error: unknown) => void = () => {};
 
   constructor(
     private readonly options: StreamOptions,
     private readonly ack: AckPolicy,
   ) {
+    this.lost = new Promise<never>((_, reject) => (this.#lose = reject));
+    // Whoever waits for it is told.
+    this.lost.catch(() => {});
     this.#lastInbound = options.clock.elapsed();
     this.#service = new LogicalReplicationService(sessionConfig(options.connectionString, options.name), {
       acknowledge: { auto: false, timeoutSeconds: 0 },
@@ -197,6 +203,7 @@ export class ReplicationStream implements WalStream {
 
   #fail(error: unknown): void {
     this.#failure ??= error;
+    this.#lose(this.#failure);
     this.wake();
   }
 

@@ -113,8 +113,8 @@ export class CaptureRunner {
   }
 
   async #ask(effect: Asking): Promise<MachineEvent> {
-    const { source, random } = this.ports;
-    const { log, positionTopic, name, clock } = this.options;
+    const { source } = this.ports;
+    const { log, positionTopic, name } = this.options;
     switch (effect.do) {
       case 'connect': {
         const opening = source.connect().then((connection) => (this.#connection = connection));
@@ -158,9 +158,17 @@ export class CaptureRunner {
         await this.#publish(effect.position);
         return { name: 'drained' };
       case 'sleep':
-        await clock.wait(effect.ms * (0.75 + random() / 2), this.#life.signal);
+        await this.#pause(effect.ms);
+        return { name: 'woke' };
+      case 'hold':
+        await Promise.race([this.#pause(effect.ms), this.#stream!.of.lost]);
+        await log.admin.partitionCounts([positionTopic]);
         return { name: 'woke' };
     }
+  }
+
+  #pause(ms: number): Promise<void> {
+    return this.options.clock.wait(ms * (0.75 + this.ports.random() / 2), this.#life.signal);
   }
 
   /** Fenced and not streaming yet: nobody writes to the topics of its tables. */

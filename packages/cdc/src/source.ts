@@ -45,6 +45,8 @@ export interface SourceConnection {
 }
 
 export interface SourceStream extends WalStream {
+  /** Rejects with the reason when the connection is lost, also while nobody reads the stream. Never settles otherwise. */
+  readonly lost: Promise<never>;
   /** Sends a last status and closes; afterwards the server has released the slot, or the socket is destroyed. Never rejects. */
   close(): Promise<void>;
 }

@@ -91,6 +91,7 @@ const TOLD: readonly (readonly [string, RegExp])[] = [
   ['waited for the lock', /is held by another process that prepares it/],
   ['snapshot because of a refusal', /new snapshot because of/],
   ['streamed', /streaming from/],
+  ['slot kept while the log failed', /The slot is kept meanwhile/],
 ];
 
 /** One process with a capture in it; a capture that was fenced stands by again, as the engine has it. */

@@ -15,12 +15,16 @@ export class SimulatedStream {
   #lastInbound: number;
   #received: Lsn;
   #wake: () => void = () => {};
+  readonly lost: Promise<never>;
+  #lose: (error: unknown) => void = () => {};
 
   constructor(
     private readonly walsender: Walsender,
     private readonly ack: AckPolicy,
     private readonly of: SimulatedSourceOptions,
   ) {
+    this.lost = new Promise<never>((_, reject) => (this.#lose = reject));
+    this.lost.catch(() => {});
     this.#lastInbound = of.clock.elapsed();
     this.#received = ack.lsn;
     walsender.start({ data: (bytes) => this.#data(bytes), closed: (error) => this.#fail(error) });
@@ -78,6 +82,7 @@ export class SimulatedStream {
 
   #fail(error: unknown): void {
     this.#failure ??= error;
+    this.#lose(this.#failure);
     this.#wake();
   }
 

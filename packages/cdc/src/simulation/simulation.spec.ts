@@ -42,6 +42,7 @@ const RARE = [
   'slot advanced',
   'slot busy',
   'slot dropped',
+  'slot kept while the log failed',
   'slot made again',
   'snapshot because of a refusal',
   'source transaction in parts',

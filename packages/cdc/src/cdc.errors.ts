@@ -61,7 +61,7 @@ const FATAL_LOG: ReadonlySet<string> = new Set([
 export function isOfLog(error: unknown): boolean {
   if (!(error instanceof HeadwaterError)) return false;
   if (error.code === 'CDC_PUBLISH_FAILED') return error.facts['outcome'] !== undefined;
-  return error.code.startsWith('KAFKA_') || error.code.startsWith('LOG_');
+  return /^(KAFKA|LOG)_/.test(error.code);
 }
 
 /** Whether capture halts (true) or reconnects with back-off (false) after this error. Everything foreign is worth another try. */

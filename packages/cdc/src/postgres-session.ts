@@ -1,3 +1,4 @@
+import { connectionConfig } from '@headwater/core';
 import { Client } from 'pg';
 import type { ClientConfig } from 'pg';
 
@@ -9,7 +10,7 @@ export type TextRow = readonly (string | null)[];
 
 export function sessionConfig(connectionString: string, name: string): ClientConfig {
   return {
-    connectionString,
+    ...connectionConfig(connectionString),
     options: TEXT_FORM,
     application_name: `headwater.cdc.${name}`,
     keepAlive: true,

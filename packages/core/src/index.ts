@@ -58,6 +58,7 @@ export type { HeadwaterOptions } from './module/options.js';
 export { ROLES, compacted, keptForEver } from './module/engine.js';
 export type { Engine, EngineContext, EnginePart, EnginePlan, Features, PlannedTopic, Role } from './module/engine.js';
 export { wire } from './module/wiring.js';
+export { connectionConfig } from './postgres/connection-config.js';
 export { Database } from './postgres/database.js';
 export type { Sql, WalToken } from './postgres/database.js';
 export { emit, emitContext, emitNow, emitText } from './postgres/outbox.js';

@@ -2,6 +2,7 @@ import { HeadwaterError, type HeadwaterErrorOptions } from '@headwater/core';
 
 export type KafkaErrorCode =
   | 'KAFKA_AUTHENTICATION_FAILED'
+  | 'KAFKA_CERTIFICATE_UNTRUSTED'
   | 'KAFKA_CLIENT_UNSUPPORTED'
   | 'KAFKA_REFUSED'
   | 'KAFKA_TOO_OLD'

@@ -1,4 +1,4 @@
-import { errorMessage } from '@headwater/core';
+import { errorCode, errorMessage } from '@headwater/core';
 import { KafkaError } from './kafka.errors.js';
 import type { Connection, ConnectionBuilder } from './kafkajs-hook.js';
 import type { Call } from './requests/call.js';
@@ -126,8 +126,27 @@ export function closedError(): KafkaError {
   );
 }
 
-/** A connection fault passes as it is, to be tried again; wrong credentials never heal by themselves. */
+/** What Node says of a certificate that it does not trust (node:tls, X509 certificate error codes). */
+const UNTRUSTED: ReadonlySet<string> = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'CERT_UNTRUSTED',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+]);
+
+/** A connection fault passes as it is, to be tried again; wrong credentials and certificates never heal by themselves. */
 function classified(cause: unknown, broker: string): unknown {
+  if (UNTRUSTED.has(errorCode(cause) ?? ''))
+    return new KafkaError(
+      'KAFKA_CERTIFICATE_UNTRUSTED',
+      `the certificate of broker ${broker} is not trusted: ${errorMessage(cause)}. Name the certificate of its CA (ssl.caFile of a file, ssl.ca of kafkaLog), and brokers by the names that their certificates hold.`,
+      { cause, facts: { broker } },
+    );
   if ((cause as { name?: string } | null)?.name !== 'KafkaJSSASLAuthenticationError') return cause;
   return new KafkaError(
     'KAFKA_AUTHENTICATION_FAILED',

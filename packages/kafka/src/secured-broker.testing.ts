@@ -1,9 +1,15 @@
-import { execFileSync } from 'node:child_process';
 import { pbkdf2Sync, randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { freePort, kafkaCluster, type KafkaCluster, type KafkaPorts } from '@headwater/testing';
+import {
+  certificateAuthority,
+  freePort,
+  kafkaCluster,
+  type CertificateAuthority,
+  type KafkaCluster,
+  type KafkaPorts,
+} from '@headwater/testing';
 import { kafkajsClient } from './kafkajs-hook.js';
 import { flexible } from './requests/call.js';
 import { Wire } from './wire.js';
@@ -21,14 +27,17 @@ export interface SecuredBroker {
   readonly sasl: readonly string[];
   /** PLAIN without TLS, with sessions that end after SESSION_MS: what a fault proxy can look into. */
   readonly plain: readonly string[];
-  /** The certificate of the authority to be trusted, as PEM. */
-  readonly ca: string;
+  /** The authority to be trusted. */
+  readonly authority: CertificateAuthority;
   stop(): Promise<void>;
 }
 
 export async function securedBroker(): Promise<SecuredBroker> {
   const directory = mkdtempSync(join(tmpdir(), 'headwater-tls-'));
-  const { keystore, ca } = certificate(directory);
+  const authority = certificateAuthority(directory);
+  const { key, cert } = authority.issue('broker');
+  const keystore = join(directory, 'keystore.pem');
+  writeFileSync(keystore, key + cert);
   const [tls, sasl, plain] = [await freePort(), await freePort(), await freePort()];
   const extra = `TLS://127.0.0.1:${tls},SASL://127.0.0.1:${sasl},PLAIN://127.0.0.1:${plain}`;
   const settings = (at: KafkaPorts): Record<string, string> => ({
@@ -62,7 +71,7 @@ export async function securedBroker(): Promise<SecuredBroker> {
     tls: at(tls),
     sasl: at(sasl),
     plain: at(plain),
-    ca,
+    authority,
     async stop() {
       await cluster.stop();
       rmSync(directory, { recursive: true, force: true });
@@ -83,21 +92,6 @@ const SCRAM_LOGIN = 'org.apache.kafka.common.security.scram.ScramLoginModule req
 function plainLogin(): string {
   const users = Object.entries(USERS).map(([name, password]) => `user_${name}="${password}"`);
   return `org.apache.kafka.common.security.plain.PlainLoginModule required ${users.join(' ')};`;
-}
-
-/** A key and a certificate for the loopback address, which is its own authority. */
-function certificate(directory: string): { keystore: string; ca: string } {
-  const [key, cert, keystore] = ['key.pem', 'cert.pem', 'broker.pem'].map((name) => join(directory, name)) as [
-    string,
-    string,
-    string,
-  ];
-  const subject = ['-subj', '/CN=headwater-test', '-addext', 'subjectAltName=IP:127.0.0.1'];
-  const args = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-keyout', key, '-out', cert];
-  execFileSync('openssl', [...args, ...subject], { stdio: 'pipe' });
-  const ca = readFileSync(cert, 'utf8');
-  writeFileSync(keystore, readFileSync(key, 'utf8') + ca);
-  return { keystore, ca };
 }
 
 /** The broker gets the salted password, never the password; it takes one mechanism of a user at a time. */

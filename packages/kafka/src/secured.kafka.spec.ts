@@ -36,7 +36,7 @@ describe('a secured broker', () => {
     return log;
   };
   const overTls = (sasl?: SaslOptions): Log =>
-    opened({ brokers: sasl ? broker.sasl : broker.tls, ssl: { ca: [broker.ca] }, sasl });
+    opened({ brokers: sasl ? broker.sasl : broker.tls, ssl: { ca: [broker.authority.ca] }, sasl });
   const one = (topic: string, value: string): OutRecord => ({
     topic,
     partition: 0,
@@ -96,8 +96,11 @@ describe('a secured broker', () => {
   it('does not trust a certificate that it was not told of', async () => {
     const log = opened({ brokers: broker.tls, ssl: true });
     await expect(log.admin.partitionCounts(['any'])).rejects.toMatchObject({
-      code: 'KAFKA_UNREACHABLE',
-      message: expect.stringMatching(/self.signed certificate/),
+      code: 'KAFKA_CERTIFICATE_UNTRUSTED',
+      retryable: false,
+      message: expect.stringMatching(
+        / broker 127\.0\.0\.1:\d+ is not trusted: .*certificate.* Name the certificate of its CA/,
+      ),
     });
   });
 

@@ -18,6 +18,9 @@ export {
   type PostgresPair,
   type PostgresPairOptions,
 } from './postgres-pair.js';
+export { certificateAuthority, type Certificate, type CertificateAuthority } from './certificates.js';
+export { securedPostgres, type SecuredPostgresOptions } from './secured-postgres.js';
+export type { EmbeddedPostgres } from './embedded-postgres.js';
 export { eventually } from './eventually.js';
 export { settledOffsets } from './settled-offsets.js';
 export { uniqueName } from './unique-name.js';

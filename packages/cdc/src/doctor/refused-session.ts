@@ -24,6 +24,8 @@ export function sessionRefusal(error: unknown, connectionString: string): string
   if (code === '28000' && /pg_hba/.test(why)) return `the server lets no session in: ${why}. ${hbaFix(database, role)}`;
   if (code === '28P01')
     return `the password of role "${role}" is refused: ${why}. Correct it in the connection string, or ALTER ROLE "${role}" PASSWORD '…'.`;
+  if (code.startsWith('28') && /certificate/.test(why))
+    return `the server takes role "${role}" by a certificate: ${why}. Name one that it accepts, with its key (ssl.certFile and ssl.keyFile, or sslcert and sslkey in the connection string).`;
   if (code.startsWith('28'))
     return `role "${role}" is refused: ${why}. Correct the connection string, or CREATE ROLE "${role}" LOGIN REPLICATION.`;
   if (code === '3D000')

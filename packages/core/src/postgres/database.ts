@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { connectionConfig } from './connection-config.js';
 
 /** What runs SQL: a pool, a client in a transaction, or an adapter around an ORM's handle. */
 export interface Sql {
@@ -16,7 +17,11 @@ export class Database implements Sql {
   readonly #pool: pg.Pool;
 
   constructor(connectionString: string, options: { readonly maxConnections?: number } = {}) {
-    this.#pool = new pg.Pool({ connectionString, max: options.maxConnections ?? 10, application_name: 'headwater' });
+    this.#pool = new pg.Pool({
+      ...connectionConfig(connectionString),
+      max: options.maxConnections ?? 10,
+      application_name: 'headwater',
+    });
     // An idle connection lost by a server restart must not end the process; the next query takes a new one.
     this.#pool.on('error', () => undefined);
   }

@@ -7,8 +7,22 @@ export interface CapturedTable {
   /** `schema.table` as the catalog spells it; a part with a dot or a quote in it stands in double quotes: `"a.b".c`. */
   readonly table: string;
   readonly topic: string;
-  /** Default: the primary key, else the columns of the identity index. Others need REPLICA IDENTITY FULL. */
+  /**
+   * Default: the primary key, else the columns of the identity index. Others need REPLICA IDENTITY FULL, and should be unique and NOT NULL: rows that share a key
+   * are one to the topic (a DELETE of one is a tombstone for all), and a row with NULL in its key stops capture.
+   */
   readonly keyColumns?: readonly string[];
+  /**
+   * Several tables may share a topic when each has this: the key of a record is then a JSON array of the table's name and the key columns, `["public.orders","7"]`.
+   * Fixed for a topic's life. Default false: each table has a topic of its own.
+   */
+  readonly keyWithTable?: boolean;
+  /**
+   * Columns that choose the partition in place of the key: murmur2 of their text, as of a record with that key (NULL counts as the empty text), so that rows lie beside
+   * those of a table with that key. The key stays. The replica identity has to hold them: FULL, or an index. A row whose columns change leaves a tombstone where it was; a
+   * reader of several partitions takes the greater `hw_lsn`, `hw_seq` for the newer. Fixed for a topic's life. Default: the key.
+   */
+  readonly partitionBy?: readonly string[];
   /** Rules for single columns (not of the key): what of them is published. Default: all of it. */
   readonly columns?: Readonly<Record<string, ColumnRule>>;
   /**

@@ -5,6 +5,7 @@ import { columnRuleFaults } from './column-rules.js';
 import type { PgType } from './json-types.js';
 import { textRows } from './postgres-session.js';
 import { parseTableName } from './table-name.js';
+import { topicFaults } from './topic-faults.js';
 
 const TYPES = `
   SELECT t.oid, t.typname, t.typtype, CASE WHEN t.typoutput = 'array_out'::regproc THEN t.typelem ELSE 0 END,
@@ -57,7 +58,9 @@ const TABLES = `
          (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
            WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.n <= i.indnkeyatts),
          (SELECT json_agg(a.attname ORDER BY k.n) FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
-           WHERE i.indrelid = c.oid AND i.indisreplident AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.n <= i.indnkeyatts)
+           WHERE i.indrelid = c.oid AND i.indisreplident AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.n <= i.indnkeyatts),
+         (SELECT json_agg(l.oid::regclass::text ORDER BY l.oid) FROM pg_partition_tree(CASE c.relkind WHEN 'p' THEN c.oid END) t, pg_class l
+           WHERE t.isleaf AND l.oid = t.relid AND c.relreplident = 'f' AND l.relreplident <> 'f')
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(schema, name, n)
     LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
       ON n.nspname = w.schema AND c.relname = w.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -73,9 +76,9 @@ export async function readTables(client: Client, options: TableOptions): Promise
     generatedColumns === 'stored' ? 's' : '',
   ];
   const rows = await textRows(client, TABLES, wanted);
-  const faults: string[] = [];
+  const faults: string[] = topicFaults(specs);
   const tables: CatalogTable[] = [];
-  for (const [n, , sqlName, kind, persistence, identity, columns, primary, index] of rows) {
+  for (const [n, , sqlName, kind, persistence, identity, columns, primary, index, leaves] of rows) {
     const spec = specs[Number(n) - 1]!;
     const columnsOf = (json: string | null | undefined) => (JSON.parse(json ?? '[]') ?? []) as string[];
     const parsed = (JSON.parse(columns ?? '[]') as [string, number][]).map(([column, typeOid]) => ({
@@ -89,6 +92,7 @@ export async function readTables(client: Client, options: TableOptions): Promise
       columns: parsed.map((column) => column.name),
       primary: columnsOf(primary),
       index: columnsOf(index),
+      leaves: columnsOf(leaves),
     };
     const found = tableFaults(spec, facts, hashKey);
     faults.push(...found);
@@ -124,6 +128,8 @@ export interface TableFacts {
   readonly columns: readonly string[];
   readonly primary: readonly string[];
   readonly index: readonly string[];
+  /** Partitions whose old rows are not sent whole although those of the table are. */
+  readonly leaves: readonly string[];
 }
 
 function tableKey(spec: CapturedTable, facts: TableFacts): readonly string[] {
@@ -152,9 +158,12 @@ export function tableFaults(spec: CapturedTable, facts: TableFacts, hashKey?: st
   const missing = key.filter((column) => !facts.columns.includes(column));
   if (missing.length > 0) return [`${table}: key column(s) ${missing.join(', ')} do not exist. Correct keyColumns.`];
   const sent = facts.identity === 'f' ? facts.columns : facts.identity === 'i' ? facts.index : facts.primary;
-  const hidden = key.filter((column) => !sent.includes(column));
-  // A key update is only sent with its old key when the replica identity covers exactly the key.
-  if (hidden.length > 0 || (facts.identity !== 'f' && sent.length !== key.length)) {
+  const routed = routeFaults(spec, facts, sent);
+  if (routed.length > 0) return routed;
+  const needed = identityColumns(spec, key);
+  const hidden = needed.filter((column) => !sent.includes(column));
+  // A key update is only sent with its old key when the replica identity covers exactly the key, and what chooses the partition.
+  if (hidden.length > 0 || (facts.identity !== 'f' && sent.length !== needed.length)) {
     return [
       `${table}: key (${key.join(', ')}) is not the replica identity (${sent.join(', ')}). ALTER TABLE ${table} REPLICA IDENTITY FULL, or declare keyColumns as the identity.`,
     ];
@@ -165,5 +174,28 @@ export function tableFaults(spec: CapturedTable, facts: TableFacts, hashKey?: st
       `${table}: only lacks ${unlisted.join(', ')} of the replica identity, and Postgres would refuse every UPDATE. Add it, or set another REPLICA IDENTITY.`,
     ];
   }
-  return columnRuleFaults(table, spec.columns ?? {}, facts.columns, key, hashKey);
+  const { columns = {}, partitionBy } = spec;
+  return columnRuleFaults(table, columns, facts.columns, { key, partitionBy }, hashKey);
+}
+
+/** What an old row has to tell: its key, and what chose its partition. */
+export function identityColumns({ partitionBy = [] }: CapturedTable, key: readonly string[]): readonly string[] {
+  return [...new Set([...key, ...partitionBy])];
+}
+
+function routeFaults({ table, partitionBy }: CapturedTable, facts: TableFacts, sent: readonly string[]): string[] {
+  if (partitionBy === undefined) return [];
+  if (partitionBy.length === 0) return [`${table}: partitionBy names no column. Leave it out: the key chooses then.`];
+  const missing = partitionBy.filter((column) => !facts.columns.includes(column));
+  if (missing.length > 0)
+    return [`${table}: partitionBy column(s) ${missing.join(', ')} do not exist. Correct partitionBy.`];
+  const hidden = partitionBy.filter((column) => !sent.includes(column));
+  if (hidden.length > 0)
+    return [
+      `${table}: partitionBy needs ${hidden.join(', ')} of old rows, and the replica identity (${sent.join(', ')}) lacks it. ALTER TABLE ${table} REPLICA IDENTITY FULL, or USING INDEX of a unique index on the key and it.`,
+    ];
+  return facts.leaves.map(
+    (leaf) =>
+      `${table}: partitionBy needs the old rows of its partition ${leaf} too. ALTER TABLE ${leaf} REPLICA IDENTITY FULL.`,
+  );
 }

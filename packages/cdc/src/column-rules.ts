@@ -31,7 +31,7 @@ export function columnRuleFaults(
   table: string,
   rules: Readonly<Record<string, ColumnRule>>,
   columns: readonly string[],
-  key: readonly string[],
+  { key, partitionBy = [] }: { readonly key: readonly string[]; readonly partitionBy?: readonly string[] | undefined },
   hashKey: string | undefined,
 ): string[] {
   return Object.entries(rules).flatMap(([column, rule]) => {
@@ -39,6 +39,8 @@ export function columnRuleFaults(
     // A name that is misspelt must not let the values through.
     if (!columns.includes(column)) return [`${at} matches nothing. Correct the name, or remove the rule.`];
     if (key.includes(column)) return [`${at}: it is part of the key, which is published. Declare other keyColumns.`];
+    if (partitionBy.includes(column))
+      return [`${at}: its text chooses the partition, and would show. Leave it out of partitionBy.`];
     if (rule === 'hash' && (hashKey === undefined || hashKey === ''))
       return [`${at}: hash needs a key. Give capture a hashKey.`];
     if (rule === 'exclude' || rule === 'mask' || rule === 'hash') return [];

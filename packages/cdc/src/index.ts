@@ -25,3 +25,4 @@ export type { Finding, Severity } from './doctor/diagnose.js';
 export { unfinishedSnapshots } from './snapshot/unfinished.js';
 export { captureMetrics } from './capture-metrics.js';
 export { captureTopics } from './capture.options.js';
+export { sharedTopics } from './topic-faults.js';

@@ -1,4 +1,4 @@
-import { putVarint, varintSize } from '@headwater/core';
+import { murmur2, putVarint, varintSize } from '@headwater/core';
 import type { OpenRun, TopicRuns } from '@headwater/core';
 import {
   jsonStringRoom,
@@ -16,11 +16,14 @@ import { excluded } from './column-rules.js';
 import { scalarForm } from './json-types.js';
 import type { ScalarForm } from './json-types.js';
 import { KeyBytes } from './key-bytes.js';
+import { placeOf } from './place.js';
 import { NULL, UNCHANGED } from './row-spans.js';
 import type { RowSpans } from './row-spans.js';
 import type { Operation, TableShape } from './rows.js';
 import type { SourceBlock } from './source-block.js';
 
+/** No partition of its own: the key decides. */
+const BY_KEY = -1;
 const OPEN = 0x7b;
 const CLOSE = 0x7d;
 const NULL_JSON = Buffer.from('null');
@@ -39,8 +42,12 @@ const SMALL_ROW = 4_096;
  * CONTRACT 5, with no object per row. The stream and snapshots use the same one, so that a row has the same bytes by either way.
  */
 export class RowEncoder {
-  readonly key: KeyBytes;
+  readonly #key: KeyBytes;
   readonly #before: KeyBytes;
+  /** Undefined: partitioned by key. */
+  readonly #route: KeyBytes | undefined;
+  #partition = BY_KEY;
+  #partitionBefore = BY_KEY;
   readonly #names: readonly Buffer[];
   readonly #forms: readonly (ScalarForm | 'excluded')[];
   readonly #table: Buffer;
@@ -53,8 +60,9 @@ export class RowEncoder {
     readonly shape: TableShape,
     readonly runs: TopicRuns,
   ) {
-    this.key = new KeyBytes(shape.key);
-    this.#before = new KeyBytes(shape.key);
+    this.#key = new KeyBytes(shape.key, { first: shape.keyFirst });
+    this.#before = new KeyBytes(shape.key, { first: shape.keyFirst });
+    this.#route = shape.route && new KeyBytes(shape.route, { nullable: true });
     this.#names = shape.columns.map(({ name }) => Buffer.from(`,${JSON.stringify(name)}:`));
     this.#forms = shape.columns.map(({ encode }) => (encode === excluded ? 'excluded' : scalarForm(encode)));
     this.#hasOthers = this.#forms.includes('other');
@@ -63,43 +71,74 @@ export class RowEncoder {
   }
 
   /**
-   * Adds the row as an upsert, and before it a tombstone for `old` when that has another key. `row.partial` columns are left out and named
-   * in hw_unchanged. Returns how many records were added; 0: the row has no key.
+   * Adds the row as an upsert, and before it a tombstone for `old` when that has another key or lies in another partition. `row.partial` columns are
+   * left out and named in hw_unchanged. Returns how many records were added; 0: key or partition are not told.
    */
   upsert(op: Operation, row: RowSpans, old: RowSpans | undefined, source: SourceBlock, seq: number): number {
-    const { key } = this;
+    const key = this.#key;
     if (!key.read(row, old)) return 0;
-    const moved = old !== undefined && this.#before.read(old) && !this.#before.equals(key);
-    if (moved) this.#tombstone(this.#before, 'd', source, seq);
+    if (this.#route !== undefined && !this.#routed(op, this.#route, row, old)) return 0;
+    const moved =
+      old !== undefined &&
+      this.#before.read(old) &&
+      (this.#partition !== this.#partitionBefore || !this.#before.equals(key));
+    if (moved) this.#tombstone(this.#before, this.#partitionBefore, 'd', source, seq);
     this.#upsert(op, row, source, moved ? seq + 1 : seq);
     return moved ? 2 : 1;
   }
 
-  /** Adds a tombstone; false: the row has no key. */
+  /** Adds a tombstone; false: key or partition are not told. */
   tombstone(op: Operation, row: RowSpans, source: SourceBlock, seq: number): boolean {
-    if (!this.key.read(row)) return false;
-    this.#tombstone(this.key, op, source, seq);
+    if (!this.#key.read(row)) return false;
+    if (this.#route !== undefined && (this.#partition = this.#partitionOf(this.#route, row)) === BY_KEY) return false;
+    this.#tombstone(this.#key, this.#partition, op, source, seq);
     return true;
   }
 
-  /** The key before the last upsert, when that moved the row. */
-  get before(): KeyBytes {
-    return this.#before;
+  /** What the last record was written under. */
+  get place(): string {
+    return this.#placeOf(this.#key, this.#partition);
   }
 
-  #tombstone(key: KeyBytes, op: Operation, source: SourceBlock, seq: number): void {
+  /** The tombstone before the last upsert, when that moved the row. */
+  get placeBefore(): string {
+    return this.#placeOf(this.#before, this.#partitionBefore);
+  }
+
+  #placeOf(key: KeyBytes, partition: number): string {
+    return partition === BY_KEY ? key.toString() : placeOf(key.toString(), partition, this.runs.partitions);
+  }
+
+  /** Takes the partitions of the row now and before. False: they are not told. */
+  #routed(op: Operation, route: KeyBytes, row: RowSpans, old: RowSpans | undefined): boolean {
+    if (op === 'u' && old === undefined && this.shape.tellsOld) return false;
+    this.#partition = this.#partitionOf(route, row, old);
+    this.#partitionBefore = old === undefined ? this.#partition : this.#partitionOf(route, old);
+    return this.#partition !== BY_KEY && this.#partitionBefore !== BY_KEY;
+  }
+
+  #partitionOf(route: KeyBytes, row: RowSpans, image?: RowSpans): number {
+    if (!route.read(row, image)) return BY_KEY;
+    return (murmur2(route.bytes, route.from, route.to) & 0x7fffffff) % this.runs.partitions;
+  }
+
+  #runOf({ bytes, from, to }: KeyBytes, partition: number): OpenRun {
+    return partition === BY_KEY ? this.runs.runFor(bytes, from, to) : this.runs.run(partition);
+  }
+
+  #tombstone(key: KeyBytes, partition: number, op: Operation, source: SourceBlock, seq: number): void {
     const { from, to } = key;
-    const run = this.runs.runFor(key.bytes, from, to);
+    const run = this.#runOf(key, partition);
     run.begin(key.bytes, from, to, 0, this.#headerRoom(source, NO_BYTES));
     this.#finish(run, run.tombstone(), op, source, seq, NO_BYTES);
   }
 
   #upsert(op: Operation, row: RowSpans, source: SourceBlock, seq: number): void {
-    const { key } = this;
+    const key = this.#key;
     const unchanged = row.partial ? this.#unchanged(row) : NO_BYTES;
     const guess = this.#fixed + this.#textLength(row);
     const room = this.#room(row, guess);
-    const run = this.runs.runFor(key.bytes, key.from, key.to);
+    const run = this.#runOf(key, this.#partition);
     const at = run.begin(key.bytes, key.from, key.to, guess, room + this.#headerRoom(source, unchanged));
     const end = this.#value(run.bytes, at, row);
     this.#finish(run, run.value(end), op, source, seq, unchanged);

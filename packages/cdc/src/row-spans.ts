@@ -10,6 +10,8 @@ export class RowSpans {
   count = 0;
   /** A column was not sent. */
   partial = false;
+  /** Only the columns of the replica identity are told; the others are NULL. */
+  isKey = false;
   starts = new Int32Array(32);
   lengths = new Int32Array(32);
 

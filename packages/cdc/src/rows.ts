@@ -1,4 +1,5 @@
 import type { Header, OutRecord } from '@headwater/core';
+import type { CapturedTable } from './capture.options.js';
 import { excluded } from './column-rules.js';
 import type { JsonEncoder } from './json-types.js';
 import type { Tuple } from './pgoutput.js';
@@ -11,12 +12,18 @@ export interface TableShape {
   readonly columns: readonly { readonly name: string; readonly json: string; readonly encode: JsonEncoder }[];
   /** Indexes of the key columns, in key order. */
   readonly key: readonly number[];
+  /** Stands first in the key. */
+  readonly keyFirst: string | undefined;
+  /** Indexes of the columns whose text chooses the partition; undefined: the key does. */
+  readonly route: readonly number[] | undefined;
+  /** Every update tells the whole old row; one that does not comes from a partition with another replica identity. */
+  readonly tellsOld: boolean;
   readonly header: Header;
   readonly version: SchemaVersion;
 }
 
 export function tableShape(
-  spec: { readonly table: string; readonly topic: string },
+  spec: Pick<CapturedTable, 'table' | 'topic' | 'keyWithTable' | 'partitionBy'>,
   columns: readonly {
     readonly name: string;
     readonly encode: JsonEncoder;
@@ -24,7 +31,9 @@ export function tableShape(
     readonly rule?: string;
   }[],
   keyColumns: readonly string[],
+  tellsOld = false,
 ): TableShape {
+  const indexOf = (name: string) => columns.findIndex((column) => column.name === name);
   return {
     table: spec.table,
     topic: spec.topic,
@@ -33,7 +42,10 @@ export function tableShape(
       encode,
       json: `${i === 0 ? '' : ','}${JSON.stringify(name)}:`,
     })),
-    key: keyColumns.map((name) => columns.findIndex((column) => column.name === name)),
+    key: keyColumns.map(indexOf),
+    keyFirst: spec.keyWithTable === true ? spec.table : undefined,
+    route: spec.partitionBy?.map(indexOf),
+    tellsOld,
     header: ['hw_table', Buffer.from(spec.table)],
     version: {
       columns: columns
@@ -71,11 +83,27 @@ const OPERATIONS: Readonly<Record<Operation, Header>> = {
 };
 
 /** The text of the key, or undefined when a key column is missing or null in this tuple. */
-export function keyText(shape: TableShape, tuple: Tuple): string | undefined {
-  if (shape.key.length === 1) return tuple[shape.key[0]!] ?? undefined;
-  const parts = shape.key.map((i) => tuple[i]);
-  return parts.some((part) => part === null || part === undefined) ? undefined : JSON.stringify(parts);
+export function keyText({ key, keyFirst }: TableShape, tuple: Tuple): string | undefined {
+  if (key.length === 1 && keyFirst === undefined) return tuple[key[0]!] ?? undefined;
+  const parts = key.map((i) => tuple[i]);
+  if (parts.some((part) => part === null || part === undefined)) return undefined;
+  return JSON.stringify(keyFirst === undefined ? parts : [keyFirst, ...parts]);
 }
+
+/** The text by which a row is partitioned; undefined: its key is. Throws a RangeError when this tuple does not tell it. */
+export function routeText({ route, table }: TableShape, tuple: Tuple): string | undefined {
+  if (route === undefined) return undefined;
+  const parts = route.map((i) => {
+    const text = tuple[i];
+    if (text === undefined) throw new RangeError(`row of ${table} without the columns it is partitioned by`);
+    return text ?? '';
+  });
+  return parts.length === 1 ? parts[0]! : JSON.stringify(parts);
+}
+
+/** The key of the tombstone that stands for all rows of a table. */
+export const emptiedKey = ({ keyFirst }: TableShape): string =>
+  keyFirst === undefined ? '' : JSON.stringify([keyFirst]);
 
 /** A record with a value that is encoded already. */
 export function recordOf(
@@ -97,6 +125,11 @@ export function tombstone(
   op: 'd' | 't' = 'd',
 ): OutRecord {
   return { topic: shape.topic, key: Buffer.from(key), value: null, headers: captureHeaders(shape, op, source, seq) };
+}
+
+/** The record in a partition of its own; undefined: in the one its key gives. */
+export function inPartition(record: OutRecord, partition: number | undefined): OutRecord {
+  return partition === undefined ? record : { ...record, partition };
 }
 
 /** The JSON object of a row; SQL NULL is null, an unchanged TOAST value that could not be filled is left out. */

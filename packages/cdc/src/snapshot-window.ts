@@ -13,10 +13,10 @@ export interface SnapshotWindow {
   /** True when rows of this table must be told. */
   watches(table: string): boolean;
   /**
-   * A row of a watched table changed: the key text as it stands in the record; both keys of a key change. `whole`: its record has all columns, or
+   * A row of a watched table changed: the place of its record (`placeOf`); both places of a row that moved. `whole`: its record has all columns, or
    * is a tombstone.
    */
-  changed(table: string, key: string, whole: boolean): void;
+  changed(table: string, place: string, whole: boolean): void;
   /** TRUNCATE or a new shape of a watched table in the stream. */
   disturbed(table: string): void;
   /**

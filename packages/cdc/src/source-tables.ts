@@ -2,7 +2,7 @@ import { systemClock } from '@headwater/core';
 import type { Clock } from '@headwater/core';
 import type { Client } from 'pg';
 import { keyChanged } from './verify-slot.js';
-import { readTables, readTypes } from './catalog.js';
+import { identityColumns, readTables, readTypes } from './catalog.js';
 import { CaptureError } from './cdc.errors.js';
 import type { CatalogTable, TableOptions } from './catalog.js';
 import { excluded, ruled, ruleName } from './column-rules.js';
@@ -38,8 +38,9 @@ export class SourceTables implements TableLookup {
     return new SourceTables(sql, tables, types, messages, options.hashKey, options.clock ?? systemClock);
   }
 
+  /** What the keys of each table are made of, and where they lie: what must stay the same in a topic. */
   get keys(): Readonly<Record<string, readonly string[]>> {
-    return Object.fromEntries(this.tables.map((table) => [table.spec.table, table.keyColumns]));
+    return Object.fromEntries(this.tables.map((table) => [table.spec.table, keyForm(table)]));
   }
 
   /** The shape of a table with these columns, which may be other ones than at the start. */
@@ -55,12 +56,13 @@ export class SourceTables implements TableLookup {
     if (table === undefined) return undefined;
     const identity = relation.columns.filter((column) => column.identity).map((column) => column.name);
     const full = relation.replicaIdentity === 'f';
+    const needed = identityColumns(table.spec, table.keyColumns);
     const fits = full
-      ? table.keyColumns.every((column) => relation.columns.some(({ name: found }) => found === column))
-      : identity.length === table.keyColumns.length && table.keyColumns.every((column) => identity.includes(column));
-    if (!fits) throw keyChanged(name, table.keyColumns, identity);
+      ? needed.every((column) => relation.columns.some(({ name: found }) => found === column))
+      : identity.length === needed.length && needed.every((column) => identity.includes(column));
+    if (!fits) throw keyChanged(name, needed, identity);
     await this.#learnTypes(relation.columns);
-    return this.#shape(table, relation.columns);
+    return this.#shape(table, relation.columns, full);
   }
 
   /** A type made after the start: read the catalog again. */
@@ -89,7 +91,7 @@ export class SourceTables implements TableLookup {
     }
   }
 
-  #shape(table: CatalogTable, columns: readonly { readonly name: string; readonly typeOid: number }[]): TableShape {
+  #shape(table: CatalogTable, columns: CatalogTable['columns'], tellsOld = false): TableShape {
     refuseLostRules(table, columns);
     const rules = table.spec.columns ?? {};
     const encoded = columns.map(({ name, typeOid }) => ({
@@ -98,7 +100,7 @@ export class SourceTables implements TableLookup {
       type: this.#typeName(typeOid),
       ...(rules[name] !== undefined && { rule: ruleName(rules[name]) }),
     }));
-    return tableShape(table.spec, encoded, table.keyColumns);
+    return tableShape(table.spec, encoded, table.keyColumns, tellsOld);
   }
 
   #typeName(oid: number): string {
@@ -106,6 +108,14 @@ export class SourceTables implements TableLookup {
     if (type === undefined) return `type ${oid}`;
     return type.elementOid === 0 ? type.name : `${this.#typeName(type.elementOid)}[]`;
   }
+}
+
+function keyForm({ spec, keyColumns }: CatalogTable): readonly string[] {
+  return [
+    ...keyColumns,
+    ...(spec.keyWithTable === true ? ['with the table'] : []),
+    ...(spec.partitionBy === undefined ? [] : [`partitioned by ${spec.partitionBy.join(', ')}`]),
+  ];
 }
 
 /** A renamed column would be published in clear: its rule knows it by the old name. */

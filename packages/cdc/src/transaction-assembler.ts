@@ -9,7 +9,7 @@ import { decodeRare, undecodable } from './pgoutput.js';
 import type { LogicalMessage, Relation, Tuple } from './pgoutput.js';
 import { RowEncoder } from './row-encoder.js';
 import { RowSpans } from './row-spans.js';
-import { tombstone } from './rows.js';
+import { inPartition, tombstone } from './rows.js';
 import type { TableShape } from './rows.js';
 import type { SchemaLog } from './schema-log.js';
 import type { SnapshotWindow } from './snapshot-window.js';
@@ -174,13 +174,14 @@ export class TransactionAssembler {
     if (rows === undefined || open.skipped) return;
     checkWidth(table, this.#old, lsn);
     if (!rows.tombstone('d', this.#old, open.block, open.seq))
-      throw unexpected(`delete from ${table.name} without key`, lsn);
+      throw unexpected(`delete from ${table.name} without ${wanted(rows)}`, lsn);
     open.seq += 1;
     if (this.#watching) this.#changed(rows, true);
   }
 
   #readOld(bytes: Buffer, kind: number | undefined, at: number, end: number): number {
     if (kind !== KEY_ROW && kind !== OLD_ROW) throw new RangeError(`unknown tuple kind ${kind}`);
+    this.#old.isKey = kind === KEY_ROW;
     return this.#old.read(bytes, at, end);
   }
 
@@ -212,15 +213,16 @@ export class TransactionAssembler {
   #put(rows: RowEncoder, op: 'c' | 'u', row: RowSpans, old: RowSpans | undefined, lsn: Lsn): void {
     const open = this.#open;
     const added = rows.upsert(op, row, old, open.block, open.seq);
-    if (added === 0) throw unexpected(`row of ${rows.shape.table} without key`, lsn);
+    if (added === 0) throw unexpected(`row of ${rows.shape.table} without ${wanted(rows)}`, lsn);
     open.seq += added;
     if (!this.#watching) return;
     this.#changed(rows, !row.partial);
-    if (added === 2) this.window.changed(rows.shape.table, rows.before.toString(), true);
+    if (added === 2) this.window.changed(rows.shape.table, rows.placeBefore, true);
   }
 
-  #changed({ shape, key }: RowEncoder, whole: boolean): void {
-    if (this.window.watches(shape.table)) this.window.changed(shape.table, key.toString(), whole);
+  #changed(rows: RowEncoder, whole: boolean): void {
+    const { table } = rows.shape;
+    if (this.window.watches(table)) this.window.changed(table, rows.place, whole);
   }
 
   #transaction(type: string, lsn: Lsn): SourceTransaction {
@@ -288,8 +290,7 @@ export class TransactionAssembler {
     for (const { rows } of tables) {
       const { shape } = rows!;
       await truncations.empty(shape, (key, partition) => {
-        const record = tombstone(shape, key, open.headers, open.seq++, 't');
-        this.sink.add(partition === undefined ? record : { ...record, partition });
+        this.sink.add(inPartition(tombstone(shape, key, open.headers, open.seq++, 't'), partition));
       });
     }
   }
@@ -304,6 +305,9 @@ export class TransactionAssembler {
 function refusal(type: string, error: unknown, lsn: Lsn): HeadwaterError {
   return error instanceof HeadwaterError ? error : undecodable(type, formatLsn(lsn), error);
 }
+
+const wanted = ({ shape: { route } }: RowEncoder): string =>
+  route === undefined ? 'key' : 'key, or the old row by which it is partitioned (REPLICA IDENTITY of its partitions)';
 
 function checkRoom(needed: number, end: number): void {
   if (needed > end) throw new RangeError(`${needed - end} bytes are missing`);

@@ -1,7 +1,9 @@
 import { headerText, partitionOf } from '@headwater/core';
 import type { Log, LogRecord } from '@headwater/core';
 import type { Lsn } from './lsn.js';
+import { placeNamed, placeOf } from './place.js';
 import { readRecords } from './position.js';
+import { emptiedKey } from './rows.js';
 import type { TableShape } from './rows.js';
 import { passesFor } from './snapshot/leftovers.js';
 import type { SnapshotWindow, WindowOutput } from './snapshot-window.js';
@@ -27,7 +29,7 @@ export type AddEmptied = (key: string, partition?: number) => void;
  * keys of the table before it are gone.
  */
 export class Truncations {
-  /** Keys that the open transaction has written, by table: no reader of the topic sees them yet. */
+  /** Places of keys that the open transaction has written, by table: no reader of the topic sees them yet. */
   readonly #own = new Map<string, Set<string>>();
 
   constructor(
@@ -44,13 +46,17 @@ export class Truncations {
     const { log, makeRoom, settle } = this.ports;
     if (this.policy === 'marker') {
       const partitions = (await log.admin.partitionCounts([shape.topic])).get(shape.topic) ?? 0;
-      for (let partition = 0; partition < partitions; partition++) add('', partition);
+      for (let partition = 0; partition < partitions; partition++) add(emptiedKey(shape), partition);
       return;
     }
     await settle();
     const own = this.#own.get(shape.table) ?? new Set();
     this.#own.delete(shape.table);
-    for (const key of own) add(key);
+    const bury = (place: string) => {
+      const { key, partition } = placeNamed(place);
+      add(key, partition);
+    };
+    for (const place of own) bury(place);
     // Not up to the high watermark: parts of the open transaction may lie there, which is decided only after this.
     const ends = (await log.admin.offsets(shape.topic)).map(({ partition, start, lastStable }) => {
       const end = Math.max(lastStable, this.ports.committedEnd(shape.topic, partition) ?? 0);
@@ -59,23 +65,24 @@ export class Truncations {
     const passes = passesFor(ends.map(({ end }) => end));
     for (let pass = 0; pass < passes; pass++) {
       let count = 0;
-      for (const key of await this.#live(shape, ends, pass, passes)) {
-        if (own.has(key)) continue;
-        add(key);
+      for (const place of await this.#live(shape, ends, pass, passes)) {
+        if (own.has(place)) continue;
+        bury(place);
         if (++count % 1_000 === 0) await makeRoom();
       }
     }
     await makeRoom();
   }
 
-  /** Keys of one pass that are live in the topic: memory stays bounded however many there are. */
+  /** Places of one pass that are live in the topic: memory stays bounded however many there are. */
   async #live(shape: TableShape, ends: readonly Stretch[], pass: number, passes: number): Promise<ReadonlySet<string>> {
     const { log, signal } = this.ports;
     const live = new Set<string>();
-    const each = ({ key, value, headers }: LogRecord) => {
+    const each = ({ key, partition, value, headers }: LogRecord) => {
       if (key === null || partitionOf(key, passes) !== pass || headerText(headers, 'hw_table') !== shape.table) return;
-      if (value === null) live.delete(key.toString());
-      else live.add(key.toString());
+      const place = placeOf(key, partition, ends.length);
+      if (value === null) live.delete(place);
+      else live.add(place);
     };
     for (const { partition, start, end } of ends) {
       if (start < end) await readRecords(log, shape.topic, partition, start, end, each, signal);
@@ -91,18 +98,18 @@ interface Stretch {
   readonly end: number;
 }
 
-/** Notes changed keys on their way to the snapshots, which hear what they would hear without it. */
+/** Notes changed places on their way to the snapshots, which hear what they would hear without it. */
 class OwnKeys implements SnapshotWindow {
   readonly active = true;
   #isTold = false;
 
   constructor(
     private readonly to: SnapshotWindow,
-    private readonly keys: Map<string, Set<string>>,
+    private readonly places: Map<string, Set<string>>,
   ) {}
 
   begin(xid: number): void {
-    this.keys.clear();
+    this.places.clear();
     this.#isTold = this.to.active;
     if (this.#isTold) this.to.begin(xid);
   }
@@ -111,11 +118,11 @@ class OwnKeys implements SnapshotWindow {
     return true;
   }
 
-  changed(table: string, key: string): void {
-    const keys = this.keys.get(table);
-    if (keys === undefined) this.keys.set(table, new Set([key]));
-    else keys.add(key);
-    if (this.#isTold && this.to.watches(table)) this.to.changed(table, key, true);
+  changed(table: string, place: string, whole: boolean): void {
+    const places = this.places.get(table);
+    if (places === undefined) this.places.set(table, new Set([place]));
+    else places.add(place);
+    if (this.#isTold && this.to.watches(table)) this.to.changed(table, place, whole);
   }
 
   disturbed(table: string): void {

@@ -1,7 +1,9 @@
+import { partitionOf } from '@headwater/core';
 import type { OutRecord } from '@headwater/core';
 import { formatLsn } from '../lsn.js';
 import type { Lsn } from '../lsn.js';
-import { keyText, recordOf, rowJson, sourceHeaders, tombstone } from '../rows.js';
+import { placeNamed, placeOf } from '../place.js';
+import { inPartition, keyText, recordOf, routeText, rowJson, sourceHeaders, tombstone } from '../rows.js';
 import type { TableShape } from '../rows.js';
 import { parseCopyRow } from './copy-row.js';
 
@@ -14,8 +16,13 @@ export class Chunk {
   #values = Buffer.allocUnsafeSlow(64 * 1024);
   #used = 0;
   readonly #ends: number[] = [];
+  readonly #partitions: (number | undefined)[] = [];
 
-  constructor(readonly shape: TableShape) {}
+  /** `partitions`: of its topic; counts only where other columns than the key choose one. */
+  constructor(
+    readonly shape: TableShape,
+    private readonly partitions: number,
+  ) {}
 
   /** Of all values. */
   get bytes(): number {
@@ -29,16 +36,23 @@ export class Chunk {
     if (key === undefined) throw new RangeError(`row of ${this.shape.table} without key`);
     this.#append(rowJson(this.shape, row));
     this.keys.push(key);
+    const route = routeText(this.shape, row);
+    this.#partitions.push(route === undefined ? undefined : partitionOf(Buffer.from(route), this.partitions));
     this.last = this.shape.key.map((i) => row[i]!);
   }
 
-  /** The records of all rows but those whose key the stream has told; `hw_seq` from 0 without a gap. */
-  *records(lsn: Lsn, isTold: (key: string) => boolean): Iterable<OutRecord> {
+  /** The records of all rows but those whose place the stream has told; `hw_seq` from 0 without a gap. */
+  *records(lsn: Lsn, isTold: (place: string) => boolean): Iterable<OutRecord> {
     const source = snapshotHeaders(lsn, this.readMicros);
     let [seq, from] = [0, 0];
     for (const [i, key] of this.keys.entries()) {
       const to = this.#ends[i]!;
-      if (!isTold(key)) yield recordOf(this.shape, 'r', key, this.#values.subarray(from, to), source, seq++);
+      const partition = this.#partitions[i];
+      const place = partition === undefined ? key : placeOf(key, partition, this.partitions);
+      if (!isTold(place)) {
+        const value = this.#values.subarray(from, to);
+        yield inPartition(recordOf(this.shape, 'r', key, value, source, seq++), partition);
+      }
       from = to;
     }
   }
@@ -59,13 +73,14 @@ export class Chunk {
 /** Tombstones for keys that the table has lost. */
 export function* leftoverRecords(
   shape: TableShape,
-  keys: Iterable<string>,
+  places: Iterable<string>,
   lsn: Lsn,
   micros: bigint,
 ): Iterable<OutRecord> {
   const source = snapshotHeaders(lsn, micros);
   let seq = 0;
-  for (const key of keys) yield tombstone(shape, key, source, seq++);
+  for (const { key, partition } of [...places].map(placeNamed))
+    yield inPartition(tombstone(shape, key, source, seq++), partition);
 }
 
 function snapshotHeaders(lsn: Lsn, micros: bigint) {

@@ -25,6 +25,6 @@ it('N7 does not bury a key whose row is written and not decided yet', async () =
   const looking = left.readOn(new AbortController().signal);
   expect(await open.commit()).toMatchObject({ outcome: 'committed' });
   await looking;
-  expect([...left.keys]).toEqual(['lost']);
+  expect([...left.places]).toEqual(['lost']);
   await writer.close();
 });

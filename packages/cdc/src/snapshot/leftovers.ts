@@ -1,5 +1,6 @@
 import { headerText } from '@headwater/core';
 import type { Log, LogRecord } from '@headwater/core';
+import { placeOf } from '../place.js';
 import { readRecords } from '../position.js';
 import type { TableShape } from '../rows.js';
 
@@ -11,9 +12,9 @@ export function passesFor(topicEnds: readonly number[]): number {
   return Math.max(1, Math.ceil(topicEnds.reduce((sum, end) => sum + end, 0) / KEYS_AT_ONCE));
 }
 
-/** Keys of one pass whose last record lies before the ends noted when the snapshot began, and is no tombstone. */
+/** Places of one pass whose last record lies before the ends noted when the snapshot began, and is no tombstone. */
 export class Leftovers {
-  readonly keys = new Set<string>();
+  readonly places = new Set<string>();
   readonly #read: number[] = [];
 
   constructor(
@@ -29,7 +30,8 @@ export class Leftovers {
    * its transaction have reached this topic, and a row that is not seen yet would be buried.
    */
   async readOn(signal: AbortSignal): Promise<void> {
-    for (const { partition, start, high } of await this.log.admin.offsets(this.shape.topic)) {
+    const partitions = await this.log.admin.offsets(this.shape.topic);
+    for (const { partition, start, high } of partitions) {
       const from = Math.max(start, this.#read[partition] ?? 0);
       this.#read[partition] = high;
       if (from >= high) continue;
@@ -37,8 +39,9 @@ export class Leftovers {
       const each = (record: LogRecord) => {
         if (record.key === null || hash(record.key) % this.passes !== this.pass) return;
         if (headerText(record.headers, 'hw_table') !== this.shape.table) return;
-        if (record.value === null || record.offset >= end) this.keys.delete(record.key.toString());
-        else this.keys.add(record.key.toString());
+        const place = placeOf(record.key, partition, partitions.length);
+        if (record.value === null || record.offset >= end) this.places.delete(place);
+        else this.places.add(place);
       };
       await readRecords(this.log, this.shape.topic, partition, from, high, each, signal);
     }

@@ -53,6 +53,7 @@ function readAll(to: SnapshotStream, full = false, meanwhile = () => {}): number
   to.watermark(Buffer.from(to.mark(id, 'low')), LSN);
   const chunk = new Chunk(
     tableShape({ table: 'public.a', topic: 'a' }, [{ name: 'id', encode: (text) => text }], ['id']),
+    1,
   );
   chunk.add(Buffer.from('1\n'));
   run.endRead(0, task.step.generation, { last: chunk.last, full });

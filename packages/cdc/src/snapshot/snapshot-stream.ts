@@ -48,13 +48,13 @@ export interface ReadChunk {
   readonly full: boolean;
 }
 
-/** Keys that the table may have lost, waiting for the marks of their window. */
+/** Places of keys that the table may have lost, waiting for the marks of their window. */
 export interface ReadKeys {
   readonly kind: 'keys';
   readonly of: SnapshotRun;
   readonly table: RunTable;
   readonly shape: TableShape;
-  readonly keys: ReadonlySet<string>;
+  readonly places: ReadonlySet<string>;
   /** Nothing more is to be looked for in this table. */
   readonly last: boolean;
   readonly onLow: (lsn: Lsn) => void;
@@ -107,9 +107,9 @@ export class SnapshotStream implements SnapshotWindow {
     return this.#told.follows(table) || this.#book.watches(table);
   }
 
-  changed(table: string, key: string, whole: boolean): void {
-    this.#book.changed(table, key);
-    if (whole) this.#told.add(table, key);
+  changed(table: string, place: string, whole: boolean): void {
+    this.#book.changed(table, place);
+    if (whole) this.#told.add(table, place);
   }
 
   disturbed(table: string): void {
@@ -224,16 +224,16 @@ export class SnapshotStream implements SnapshotWindow {
     of.settle(table);
     // N12: what was asked for is told again; what capture needs of a row may have come with the stream.
     const told = of.cause === 'needed' ? this.#told.of(table.run.state.table) : undefined;
-    const isTold = (key: string) => verdict.changed.has(key) || told?.has(key) === true;
+    const isTold = (place: string) => verdict.changed.has(place) || told?.has(place) === true;
     return this.#moved(chunk.records(lsn, isTold), of, table);
   }
 
   /** N7: keys of the topic that are in the table no more. */
-  #bury({ of, table, shape, keys, last, onEnd }: ReadKeys, verdict: Verdict, lsn: Lsn): WindowOutput | undefined {
+  #bury({ of, table, shape, places, last, onEnd }: ReadKeys, verdict: Verdict, lsn: Lsn): WindowOutput | undefined {
     onEnd(verdict.kind === 'publish');
     if (verdict.kind !== 'publish') return undefined;
     if (last) table.run.finished();
-    const gone = [...keys].filter((key) => !verdict.changed.has(key));
+    const gone = [...places].filter((place) => !verdict.changed.has(place));
     return this.#moved(leftoverRecords(shape, gone, lsn, BigInt(Math.round(this.setup.now())) * 1_000n), of, table);
   }
 

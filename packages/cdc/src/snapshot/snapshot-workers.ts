@@ -35,6 +35,8 @@ export interface WorkerSetup {
 interface Known {
   readonly source: SourceShape;
   readonly record: TableShape;
+  /** Of its topic. */
+  readonly partitions: number;
   /** Bytes per row, expected or met. */
   width: number;
 }
@@ -180,7 +182,7 @@ export class SnapshotWorkers {
     const known = this.#known.get(catalog.spec.table) ?? (await this.#learn(catalog, source));
     const { upTo } = run.state.plan!.ranges[step.range]!;
     const limit = Math.max(1, Math.min(this.setup.chunkRows, Math.floor(CHUNK_BYTES / Math.max(1, known.width))));
-    const chunk = new Chunk(known.record);
+    const chunk = new Chunk(known.record, known.partitions);
     const id = this.stream.open(table);
     let facts: ChunkFacts;
     try {
@@ -225,7 +227,7 @@ export class SnapshotWorkers {
       const left = new Leftovers(log, shape, topicEnds, pass, passes);
       await left.readOn(signal);
       const last = pass === passes - 1;
-      if (left.keys.size === 0 && !last) continue;
+      if (left.places.size === 0 && !last) continue;
       const id = this.stream.open(table);
       let low: Lsn | undefined;
       let ended: boolean | undefined;
@@ -234,7 +236,7 @@ export class SnapshotWorkers {
         ended = published;
         this.bell.ring();
       };
-      this.stream.wait(id, { kind: 'keys', of, table, shape, keys: left.keys, last, onLow, onEnd });
+      this.stream.wait(id, { kind: 'keys', of, table, shape, places: left.places, last, onLow, onEnd });
       try {
         await source.emit(WATERMARK_PREFIX, this.stream.mark(id, 'low'));
         // All that the stream told before is committed and is seen now; what it tells from here on is remembered.
@@ -263,9 +265,15 @@ export class SnapshotWorkers {
     const shape = await source.shape(catalog);
     const before = this.#known.get(catalog.spec.table);
     const record = await this.setup.shapeOf(catalog, shape.columns);
-    const known: Known = { source: shape, record, width: before?.width ?? 1_000 };
+    const partitions = before?.partitions ?? (await this.#partitionsOf(record));
+    const known: Known = { source: shape, record, partitions, width: before?.width ?? 1_000 };
     this.#known.set(catalog.spec.table, known);
     return known;
+  }
+
+  async #partitionsOf({ route, topic }: TableShape): Promise<number> {
+    if (route === undefined) return 1;
+    return (await this.setup.log.admin.partitionCounts([topic])).get(topic) ?? 1;
   }
 }
 

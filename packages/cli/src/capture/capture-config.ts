@@ -1,5 +1,5 @@
 import { defaultPartitions } from '@headwater/core';
-import { parseTableName, topicOfTable } from '@headwater/cdc';
+import { parseTableName, sharedTopics, topicOfTable } from '@headwater/cdc';
 import type { CapturedTable, CaptureOptions } from '@headwater/cdc';
 import type { Config } from '../config.js';
 import { kafkaSettings } from '../kafka-settings.js';
@@ -50,6 +50,8 @@ const tableObject = object({
   table: required(tableName, '"table": "public.orders"'),
   topic: optional(topicName),
   keyColumns: optional(list(text, '["id"]')),
+  keyWithTable: optional(flag),
+  partitionBy: optional(list(text, '["customer_id"]')),
   columns: optional(columnRules),
   only: optional(list(text, '["id", "name"]')),
   where: optional(text),
@@ -196,13 +198,10 @@ function clashes(captures: readonly CaptureSettings[]): string[] {
         'Name it once.',
       ),
     );
-  const topics = captures.flatMap((of) => of.tables.map(({ topic }) => topic));
+  const topics = captures.flatMap((of) => [...new Set(of.tables.map(({ topic }) => topic))]);
   mistakes.push(
-    ...repeated(
-      'topics:',
-      topics,
-      'Each table of each capture has a topic of its own: give captures a prefix, tables a "topic".',
-    ),
+    ...repeated('topics:', topics, 'Each capture has topics of its own: give captures a prefix, tables a "topic".'),
+    ...captures.flatMap((of) => sharedTopics(of.tables).map((fault) => `tables: ${fault}`)),
   );
   return [...mistakes, ...collisions(captures)];
 }

@@ -24,6 +24,8 @@ export function captureMetrics(name: string, status: CaptureStatus, watched: Wat
     ...one('transactions_total', 'counter', 'Source transactions published', status.transactions),
     ...one('reconnects_total', 'counter', 'Streams lost', status.reconnects),
     ...one('ignored_messages_total', 'counter', 'Logical messages passed by', status.ignoredMessages),
+    ...one('parked_changes', 'gauge', 'Changes set aside; alert above 0', status.parked?.changes),
+    ...one('parked_keys', 'gauge', 'Keys whose changes wait behind a parked one', status.parked?.keys),
     ...one('lag_seconds', 'gauge', 'Age of the oldest WAL that is not published', seconds),
     ...one('lag_bytes', 'gauge', 'WAL written and not published', lagBytes),
     ...one('slot_alarms', 'gauge', 'What is wrong with the slot; alert above 0', watched.alarms.length),

@@ -1,6 +1,7 @@
 import { systemClock } from '@headwater/core';
-import type { Clock, Log, TopicSpec } from '@headwater/core';
+import type { Clock, Log, MessageClass, TopicSpec } from '@headwater/core';
 import type { ColumnRule } from './column-rules.js';
+import { parkingTopics } from './parking/parked-topics.js';
 import { formatTableName, parseTableName } from './table-name.js';
 
 export interface CapturedTable {
@@ -40,6 +41,11 @@ export interface CapturedTable {
    * may be newer than its record, and the stream waits for a query. `mark`: it is left out and named in the header `hw_unchanged`.
    */
   readonly toast?: 'reread' | 'mark';
+  /**
+   * A class whose class-validator rules every row of the table must fulfil; what does not is refused (`onRefused`). A column that is absent is absent for the
+   * rules too. Each row is decoded and checked, which costs several times what capture itself does with it. Default: rows are not looked at.
+   */
+  readonly contract?: MessageClass;
 }
 
 /** How missing topics are made, compacted always. Existing ones are verified: capture refuses to run with others (LOG_TOPIC_MISMATCH). */
@@ -90,6 +96,13 @@ export interface CaptureOptions {
    * `marker`: in each partition one tombstone with the empty key; its readers must know that all keys of the table before it are gone.
    */
   readonly truncate?: 'stop' | 'tombstones' | 'marker';
+  /**
+   * What becomes of a change that its topic does not take (its record is above `max.message.bytes`, measured before compression), that breaks its
+   * contract, or holds a value that its type never prints. `halt` (default): capture halts before its transaction. `park`: it is set aside, with all that
+   * follows on its key, in the same log transaction as the rest of its source transaction; everything else goes on. See `headwater parked`, under
+   * `cdc.<name>`. What is parked already stays so under either.
+   */
+  readonly onRefused?: 'halt' | 'park';
   /** Whether logical messages with the prefix `headwater` are routed to their topics. */
   readonly outbox: boolean;
   /** Default `headwater.cdc.<name>.position`. */
@@ -133,6 +146,7 @@ export const CAPTURE_DEFAULTS = {
   inboundTimeoutMs: 30_000,
   generatedColumns: 'none',
   truncate: 'stop',
+  onRefused: 'halt',
   onError: () => {},
   logger: { info: () => {}, warn: () => {} },
   clock: systemClock,
@@ -164,7 +178,8 @@ function canonical(table: string): string {
 }
 
 /** The topics this capture makes or verifies before anything is published. */
-export function topicsOf({ tables, topics, positionTopic, schemasTopic }: ResolvedOptions): readonly TopicSpec[] {
+export function topicsOf(options: ResolvedOptions): readonly TopicSpec[] {
+  const { name, tables, topics, positionTopic, schemasTopic, onRefused } = options;
   const replication = topics?.replicationFactor === undefined ? {} : { replicationFactor: topics.replicationFactor };
   const spec = (topic: string, partitions: number): TopicSpec => ({
     topic,
@@ -174,7 +189,8 @@ export function topicsOf({ tables, topics, positionTopic, schemasTopic }: Resolv
   });
   const names = topics === undefined ? [] : [...new Set(tables.map(({ topic }) => topic))];
   const own = schemasTopic === undefined ? [positionTopic] : [positionTopic, schemasTopic];
-  return [...own.map((topic) => spec(topic, 1)), ...names.map((topic) => spec(topic, topics!.partitions))];
+  const parking = onRefused === 'park' ? parkingTopics(name).map((topic) => ({ ...topic, ...replication })) : [];
+  return [...own.map((topic) => spec(topic, 1)), ...parking, ...names.map((topic) => spec(topic, topics!.partitions))];
 }
 
 /** The topics that a capture with these options makes or verifies at its start. */

@@ -33,6 +33,8 @@ export interface CaptureStatus {
   readonly ignoredMessages: number;
   /** Captured tables that are not published any more: their changes never arrive. */
   readonly unpublished: readonly string[];
+  /** Changes that are set aside, and how many keys they hold up; undefined before capture has streamed. */
+  readonly parked: { readonly changes: number; readonly keys: number } | undefined;
   readonly lastError: string | undefined;
 }
 
@@ -53,6 +55,7 @@ export class Capture {
   #transactions = 0;
   #ignored = 0;
   #unpublished: readonly string[] = [];
+  #parked: CaptureStatus['parked'];
   #walLsn: Lsn | undefined;
   #lastError: string | undefined;
   #settle: { resolve: () => void; reject: (error: unknown) => void } = { resolve: () => {}, reject: () => {} };
@@ -148,6 +151,7 @@ export class Capture {
       snapshots: this.#snapshots,
       ignoredMessages: this.#ignored,
       unpublished: this.#unpublished,
+      parked: this.#parked,
       lastError: this.#lastError,
     };
   }
@@ -183,6 +187,7 @@ export class Capture {
         if (error !== undefined) logger.warn(`capture ${name}: ignored: ${error.message}`);
       },
       wal: (lsn) => (this.#walLsn = lsn),
+      parked: (parked) => (this.#parked = parked),
       unpublished: (tables) => {
         this.#unpublished = tables;
         for (const table of tables)

@@ -5,6 +5,7 @@ import type { ErrorFacts } from '@headwater/core';
 export type CdcErrorCode =
   | 'CDC_ACK_AHEAD'
   | 'CDC_COLUMN_RULE_LOST'
+  | 'CDC_CONTRACT_VIOLATED'
   | 'CDC_FENCED'
   | 'CDC_KEY_CHANGED'
   | 'CDC_KEY_NULL'
@@ -27,7 +28,9 @@ export type CdcErrorCode =
   | 'CDC_TABLE_UNPUBLISHED'
   | 'CDC_TABLES_INVALID'
   | 'CDC_TIMELINE_DIVERGED'
-  | 'CDC_TRUNCATE_UNSUPPORTED';
+  | 'CDC_TRUNCATE_UNSUPPORTED'
+  | 'CDC_VALUE_INVALID'
+  | 'CDC_VALUE_OMITTED';
 
 const RETRYABLE: ReadonlySet<CdcErrorCode> = new Set(['CDC_PUBLISH_FAILED', 'CDC_SLOT_BUSY', 'CDC_STREAM_LOST']);
 

@@ -24,5 +24,6 @@ export type { Examination } from './doctor/examine.js';
 export type { Finding, Severity } from './doctor/diagnose.js';
 export { unfinishedSnapshots } from './snapshot/unfinished.js';
 export { captureMetrics } from './capture-metrics.js';
+export { parkedNameOf } from './parking/parked-topics.js';
 export { captureTopics } from './capture.options.js';
 export { sharedTopics } from './topic-faults.js';

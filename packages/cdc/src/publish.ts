@@ -14,6 +14,7 @@ import { maxLsn } from './lsn.js';
 import { positionRecord } from './position.js';
 import type { Position } from './position.js';
 import { failed, notCommitted, topicMissing } from './publish.errors.js';
+import type { Parking } from './parking/parking.js';
 import type { TopicLimits } from './topic-limits.js';
 import type { Progress, Sink } from './transaction-assembler.js';
 
@@ -63,21 +64,31 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     private readonly options: PublishOptions,
     private position: Position,
     private readonly onPublished: (published: Published) => void,
+    /** Absent: no record is looked at. */
+    private readonly parking?: Pick<Parking, 'guard' | 'topics'>,
   ) {}
 
   topic(topic: string): TopicRuns | Promise<TopicRuns> {
     return this.#runs.topic(topic) ?? this.open([topic]).then(() => this.#runs.topic(topic)!);
   }
 
-  /** Lets records of these topics be added. Rejects with CDC_RECORD_REFUSED when one is missing. */
+  /** Lets records of these topics be added, by their limits as they are now. Rejects with CDC_RECORD_REFUSED when one is missing. */
   async open(topics: readonly string[]): Promise<void> {
     const found = await this.limits(topics);
     for (const topic of topics) {
       const limits = found.get(topic);
       if (limits === undefined) throw topicMissing(topic);
       this.#limits.set(topic, limits);
-      this.#runs.openTopic(topic, limits.partitions, limits.maxBatchBytes - BATCH_HEADER_BYTES);
+      const guard = this.parking?.guard(topic, limits);
+      // A second place for its records would change their order.
+      if (this.#runs.topic(topic) !== undefined) this.watch(topic);
+      else this.#runs.openTopic(topic, limits.partitions, limits.maxBatchBytes - BATCH_HEADER_BYTES, guard);
     }
+  }
+
+  /** Which records of the topic are looked at has changed. */
+  watch(topic: string): void {
+    this.#runs.topic(topic)?.watch();
   }
 
   add(record: OutRecord): void {
@@ -96,6 +107,12 @@ export class Publisher implements Omit<Sink, 'ignored'> {
       snapshots: progress.snapshots ?? this.#snapshots,
     };
     for (const state of progress.states ?? []) this.#states.set(String(state.key), state);
+  }
+
+  /** Everything added so far belongs together, and to no source transaction. */
+  completeBeside(): void {
+    const xid = this.#progress?.xid ?? this.position.xid;
+    this.complete({ commitLsn: this.#commitLsn, endLsn: this.endLsn, xid });
   }
 
   /** The server has read the WAL up to here and no transaction is open. */
@@ -154,7 +171,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     if (this.#failure !== undefined) throw this.#failure;
     const open = (this.#spilled ??= this.writer.begin());
     const part = this.#runs.take('everything', this.options.clock.now());
-    this.#spilledRows += countOf(part);
+    this.#spilledRows += this.#rowsOf(part);
     this.#spilling = open.append(part).then(
       () => this.#runs.release(part),
       (cause: unknown) => {
@@ -196,7 +213,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     const position: Position = { ...this.position, ...this.#progress!, phase: 'streaming' };
     const transactions = this.#transactions;
     const runs = this.#runs.take('complete', this.options.clock.now());
-    const rows = countOf(runs) + this.#spilledRows;
+    const rows = this.#rowsOf(runs) + this.#spilledRows;
     const [spilled, spilling] = [this.#spilled, this.#spilling];
     const states = [...this.#states.values()];
     this.#states.clear();
@@ -216,10 +233,10 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     this.onPublished({ position, rows, transactions });
     this.#inFlight = undefined;
   }
-}
 
-function countOf(runs: readonly TakenRun[]): number {
-  return runs.reduce((sum, { count }) => sum + count, 0);
+  #rowsOf(runs: readonly TakenRun[]): number {
+    return runs.reduce((sum, { topic, count }) => (this.parking?.topics.includes(topic) ? sum : sum + count), 0);
+  }
 }
 
 async function finish(transaction: LogTransaction, inputs: readonly LogInput[]): Promise<Outcome> {

@@ -11,8 +11,13 @@ import type { Published } from './publish.js';
 import type { WalStream } from './replication-stream.js';
 import { sourceHeaders } from './rows.js';
 import { SchemaLog } from './schema-log.js';
+import type { ChunkRecord } from './snapshot/chunk.js';
 import type { SnapshotWindow } from './snapshot-window.js';
 import type { SourceTables } from './source-tables.js';
+import type { LearnedLimits } from './parking/learned-limits.js';
+import { ParkedOrders } from './parking/parked-orders.js';
+import { Parking } from './parking/parking.js';
+import { presentRecord } from './parking/present-record.js';
 import { readTopicLimits } from './topic-limits.js';
 import { TransactionAssembler } from './transaction-assembler.js';
 import { Truncations } from './truncation.js';
@@ -30,6 +35,9 @@ export interface Pump {
   readonly onPublished: (published: Published) => void;
   readonly onIgnored: (error: CaptureError | undefined) => void;
   readonly onWal: (lsn: Lsn) => void;
+  readonly learned: LearnedLimits;
+  /** How much is parked, at the start and when it may have changed. */
+  readonly onParked: (parked: { readonly changes: number; readonly keys: number }) => void;
 }
 
 /** How long bytes that are there may be worked on before timers, input and output get their turn. */
@@ -42,12 +50,17 @@ const TURN_MS = 10;
 export async function pump(run: Pump): Promise<void> {
   const { stream, ack, signal } = run;
   const { clock, log } = run.options;
-  const limits = (topics: readonly string[]) => readTopicLimits(log.admin, topics, clock);
-  const publisher = new Publisher(run.writer, limits, run.options, run.position, (published) => {
+  const limits = async (topics: readonly string[]) =>
+    run.learned.apply(await readTopicLimits(log.admin, topics, clock));
+  const parking = await Parking.open(run.options);
+  const onPublished = (published: Published) => {
     run.onPublished(published);
     ack.published(published.position.endLsn);
     stream.sendStatus();
-  });
+    if (parking?.entries !== undefined) run.onParked(parking.entries.counts);
+  };
+  const publisher = new Publisher(run.writer, limits, run.options, run.position, onPublished, parking);
+  const orders = parking && parkedOrders(run, parking, publisher);
   const truncations =
     run.options.truncate === 'stop'
       ? undefined
@@ -57,6 +70,7 @@ export async function pump(run: Pump): Promise<void> {
           committedEnd: (topic, partition) => publisher.committedEnd(topic, partition),
           signal,
           makeRoom: async () => (publisher.isFull ? publisher.makeRoom() : undefined),
+          parkedPlaces: ({ topic, table }) => parking?.places(topic, table) ?? [],
         });
   const { schemasTopic } = run.options;
   // After the fence: what is recorded is what is committed.
@@ -64,7 +78,11 @@ export async function pump(run: Pump): Promise<void> {
   const assembler = new TransactionAssembler(
     {
       topic: (topic) => publisher.topic(topic),
-      add: (record) => publisher.add(record),
+      add: (record: ChunkRecord) => {
+        if (record.refused === undefined) publisher.add(record);
+        else parking!.refuse(record, record.refused);
+      },
+      refuse: (record, error) => parking?.refuse(record, error) ?? false,
       ignored: (error) => run.onIgnored(error),
       complete: (progress) => {
         ack.received(progress.endLsn);
@@ -78,17 +96,24 @@ export async function pump(run: Pump): Promise<void> {
     truncations,
     schemas,
   );
-  const work = new FrameWork(run, assembler, publisher);
+  const work = new FrameWork(run, assembler, publisher, orders);
+  const over = new AbortController();
+  let listening: Promise<void> | undefined;
   const onStop = () => stream.wake();
   signal.addEventListener('abort', onStop);
   try {
     await publisher.open([...new Set(run.tables.tables.map(({ spec }) => spec.topic))]);
     if (schemas !== undefined) await describeNew(run, schemas, publisher);
+    if (orders !== undefined) await publisher.open(parking!.topics);
+    run.onParked(parking?.entries?.counts ?? { changes: 0, keys: 0 });
+    listening = orders?.listen(over.signal);
     let turnEndsAt = clock.elapsed() + TURN_MS;
     while (!signal.aborted) {
       const bytes = stream.shift();
       if (bytes === undefined) {
+        if (orders?.due === true && !assembler.inTransaction) await orders.obey();
         publisher.flush();
+        if (orders?.due === true && !assembler.inTransaction) continue;
         await idle(stream, publisher, signal, clock);
         turnEndsAt = clock.elapsed() + TURN_MS;
         continue;
@@ -105,8 +130,30 @@ export async function pump(run: Pump): Promise<void> {
     throw error;
   } finally {
     signal.removeEventListener('abort', onStop);
+    over.abort();
+    orders?.end();
+    await listening;
     await publisher.abandon();
   }
+}
+
+/** Absent: nothing is parked. */
+function parkedOrders(run: Pump, parking: Parking, publisher: Publisher): ParkedOrders | undefined {
+  const { options, tables, learned, stream } = run;
+  parking.attach(publisher);
+  const { entries } = parking;
+  if (entries === undefined) return undefined;
+  const { name, log, clock } = options;
+  return new ParkedOrders({
+    name,
+    log,
+    parking,
+    entries,
+    publisher,
+    learned,
+    reread: (record) => presentRecord(tables, record, parking.partitionsOf(record.topic), clock.now()),
+    onDue: () => stream.wake(),
+  });
 }
 
 /** Tables of which no version is known have one before their first row, also when that comes from a snapshot. */
@@ -128,10 +175,11 @@ class FrameWork {
     private readonly run: Pump,
     private readonly assembler: TransactionAssembler,
     private readonly publisher: Publisher,
+    private readonly orders: ParkedOrders | undefined,
   ) {}
 
   async on(bytes: Buffer): Promise<void> {
-    const { assembler, publisher, run } = this;
+    const { assembler, publisher, run, orders } = this;
     const frames = this.#frames;
     frames.feed(bytes);
     for (let kind = frames.next(); kind !== undefined; kind = frames.next()) {
@@ -139,6 +187,7 @@ class FrameWork {
         const asked = assembler.accept(frames);
         if (asked !== undefined) await asked;
         if (publisher.isFull) await publisher.makeRoom();
+        if (orders !== undefined && orders.due && !assembler.inTransaction) await orders.obey();
         // A stop leaves what was not begun to the next start.
         if (run.signal.aborted) return;
       } else if (kind === 'keepalive') this.#keepalive();

@@ -43,6 +43,8 @@ const SMALL_ROW = 4_096;
  */
 export class RowEncoder {
   readonly #key: KeyBytes;
+  /** The last upsert had another place before; also where it threw a RangeError for a value, the tombstone being added. */
+  moved = false;
   readonly #before: KeyBytes;
   /** Undefined: partitioned by key. */
   readonly #route: KeyBytes | undefined;
@@ -74,7 +76,7 @@ export class RowEncoder {
    * Adds the row as an upsert, and before it a tombstone for `old` when that has another key or lies in another partition. `row.partial` columns are
    * left out and named in hw_unchanged. Returns how many records were added; 0: key or partition are not told.
    */
-  upsert(op: Operation, row: RowSpans, old: RowSpans | undefined, source: SourceBlock, seq: number): number {
+  upsert(op: Operation, row: RowSpans, old: RowSpans | undefined, source: SourceBlock, seq: number): 0 | 1 | 2 {
     const key = this.#key;
     if (!key.read(row, old)) return 0;
     if (this.#route !== undefined && !this.#routed(op, this.#route, row, old)) return 0;
@@ -82,6 +84,7 @@ export class RowEncoder {
       old !== undefined &&
       this.#before.read(old) &&
       (this.#partition !== this.#partitionBefore || !this.#before.equals(key));
+    this.moved = moved;
     if (moved) this.#tombstone(this.#before, this.#partitionBefore, 'd', source, seq);
     this.#upsert(op, row, source, moved ? seq + 1 : seq);
     return moved ? 2 : 1;

@@ -1,5 +1,6 @@
 import type { Header, OutRecord } from '@headwater/core';
 import type { CapturedTable } from './capture.options.js';
+import { CaptureError } from './cdc.errors.js';
 import { excluded } from './column-rules.js';
 import type { JsonEncoder } from './json-types.js';
 import type { Tuple } from './pgoutput.js';
@@ -143,6 +144,40 @@ export function rowJson(shape: TableShape, row: Tuple): string {
     json += column.json + (value === null ? 'null' : column.encode(value));
   }
   return `{${json.startsWith(',') ? json.slice(1) : json}}`;
+}
+
+/** The JSON object of a row that `rowJson` cannot encode: what a type cannot print stands in it as its text, and is named. Rules of columns hold. */
+export function rowTexts(
+  shape: TableShape,
+  row: Tuple,
+): { readonly json: string; readonly refused: readonly string[] } {
+  const refused: string[] = [];
+  const columns = shape.columns.map((column) => ({
+    ...column,
+    encode:
+      column.encode === excluded
+        ? excluded
+        : (text: string) => {
+            try {
+              return column.encode(text);
+            } catch (error) {
+              if (!(error instanceof RangeError)) throw error;
+              refused.push(column.name);
+              return JSON.stringify(text);
+            }
+          },
+  }));
+  const json = rowJson({ ...shape, columns }, row);
+  return { json, refused };
+}
+
+export function invalidValue({ table }: TableShape, columns: readonly string[], cause: unknown): CaptureError {
+  return new CaptureError(
+    'CDC_VALUE_INVALID',
+    `${columns.join(', ')} of ${table} holds a value that its type never prints. Mend the row or the type, then retry what is parked; or discard it.`,
+    { table, columns },
+    cause,
+  );
 }
 
 function captureHeaders(shape: TableShape, op: Operation, source: SourceHeaders, seq: number): Header[] {

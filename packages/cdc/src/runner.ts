@@ -12,6 +12,7 @@ import { IDLE, next } from './machine.js';
 import type { Effect, MachineEvent, MachineState } from './machine-states.js';
 import { positionRecord, readPosition } from './position.js';
 import type { Position } from './position.js';
+import { LearnedLimits } from './parking/learned-limits.js';
 import { notCommitted } from './publish.errors.js';
 import type { Published } from './publish.js';
 import { pump } from './pump.js';
@@ -41,6 +42,8 @@ export interface RunnerEvents {
   wal(lsn: Lsn): void;
   /** Captured tables that the publication does not carry any more; told when it changes. */
   unpublished(tables: readonly string[]): void;
+  /** How much is parked. */
+  parked(parked: { readonly changes: number; readonly keys: number }): void;
 }
 
 /** How long a table may be unpublished, or another publication in the place of ours on an idle line, before it is noticed. */
@@ -52,6 +55,7 @@ const LAST_LOOK_MS = 2_000;
 export class CaptureRunner {
   readonly #writer: LogWriter;
   readonly #underWay = new Set<Promise<void>>();
+  readonly #learned = new LearnedLimits();
   #state: MachineState = IDLE;
   /** Of the present connection: everything that waits for it ends with it. */
   #life = new AbortController();
@@ -256,8 +260,11 @@ export class CaptureRunner {
       },
       onIgnored: (error) => this.events.ignored(error),
       onWal: (lsn) => this.events.wal(lsn),
+      learned: this.#learned,
+      onParked: (parked) => this.events.parked(parked),
     }).catch(async (error: unknown) => {
-      throw await fencedByWhom(error, own, this.options);
+      const { onRefused } = this.options;
+      throw await fencedByWhom(onRefused === 'park' ? this.#learned.learn(error) : error, own, this.options);
     });
     await cover(coverage, LAST_LOOK_MS);
   }

@@ -17,6 +17,11 @@ import type { TableShape } from './rows.js';
 import { formatTableName } from './table-name.js';
 import type { TableLookup } from './transaction-assembler.js';
 
+export interface KeyedRow {
+  readonly shape: TableShape;
+  readonly row: Tuple;
+}
+
 /** The captured tables and their types, as the catalog had them at the start of the connection. */
 export class SourceTables implements TableLookup {
   #json: JsonTypes;
@@ -52,7 +57,7 @@ export class SourceTables implements TableLookup {
   /** The shape a table has from this Relation message on. */
   async shape(relation: Relation): Promise<TableShape | undefined> {
     const name = formatTableName({ schema: relation.schema, table: relation.name });
-    const table = this.tables.find((candidate) => candidate.spec.table === name);
+    const table = this.#table(name);
     if (table === undefined) return undefined;
     const identity = relation.columns.filter((column) => column.identity).map((column) => column.name);
     const full = relation.replicaIdentity === 'f';
@@ -73,22 +78,47 @@ export class SourceTables implements TableLookup {
   }
 
   async readRow(shape: TableShape, row: Tuple, xid: number): Promise<Tuple | undefined> {
-    const table = this.tables.find((candidate) => candidate.spec.table === shape.table);
+    const table = this.#table(shape.table);
     if (table === undefined || table.spec.toast === 'mark') return undefined;
     if (shape.key.some((i) => typeof row[i] !== 'string')) return undefined;
-    const key = shape.key.map((i) => quoteName(shape.columns[i]!.name));
-    const where = key.map((column, i) => `${column} = $${i + 1}`).join(' AND ');
-    // What is left out is not read either.
-    const wanted = shape.columns.map(({ name, encode }) => (encode === excluded ? 'NULL' : quoteName(name))).join(', ');
     const values = shape.key.map((i) => row[i]);
     try {
-      const select = `${wanted} FROM ${table.sqlName} WHERE ${where}`;
-      return await readPresentRow(this.sql, this.clock, { select, values, xid });
+      return await this.#present(table, shape, { where: '', values, xid });
     } catch (error) {
       // A column or the table has gone since: the header hw_unchanged will say what is missing.
       if (/^42(703|P01)$/.test(String((error as { code?: unknown }).code))) return undefined;
       throw error;
     }
+  }
+
+  /**
+   * The row that has this key text now, if it is one that is published; undefined: it is gone. `xid`: a transaction whose work it must show. Rejects with
+   * CDC_VALUE_OMITTED when the table is not captured, or with another key; with the server's error.
+   */
+  async readByKey(name: string, key: string, xid: number | undefined): Promise<KeyedRow | undefined> {
+    const table = this.#table(name);
+    const values = table && keyTexts(table, key);
+    if (table === undefined || values === undefined) throw omitted(name, key);
+    const shape = await this.shapeWith(table, table.columns);
+    const where = table.spec.where === undefined ? '' : ` AND (${table.spec.where})`;
+    const row = await this.#present(table, shape, { where, values, xid });
+    return row && { shape, row };
+  }
+
+  #table(name: string): CatalogTable | undefined {
+    return this.tables.find(({ spec }) => spec.table === name);
+  }
+
+  #present(
+    { sqlName }: CatalogTable,
+    shape: TableShape,
+    { where, values, xid }: { where: string; values: Tuple; xid: number | undefined },
+  ): Promise<Tuple | undefined> {
+    const key = shape.key.map((i, n) => `${quoteName(shape.columns[i]!.name)} = $${n + 1}`).join(' AND ');
+    // What is left out is not read either.
+    const wanted = shape.columns.map(({ name, encode }) => (encode === excluded ? 'NULL' : quoteName(name))).join(', ');
+    const select = `${wanted} FROM ${sqlName} WHERE ${key}${where}`;
+    return readPresentRow(this.sql, this.clock, { select, values, xid });
   }
 
   #shape(table: CatalogTable, columns: CatalogTable['columns'], tellsOld = false): TableShape {
@@ -108,6 +138,27 @@ export class SourceTables implements TableLookup {
     if (type === undefined) return `type ${oid}`;
     return type.elementOid === 0 ? type.name : `${this.#typeName(type.elementOid)}[]`;
   }
+}
+
+/** Of a key as `keyText` makes it; undefined: it has another form. */
+function keyTexts({ spec, keyColumns }: CatalogTable, key: string): readonly string[] | undefined {
+  if (keyColumns.length === 1 && spec.keyWithTable !== true) return [key];
+  try {
+    const parts: unknown = JSON.parse(key);
+    if (!Array.isArray(parts) || !parts.every((part) => typeof part === 'string')) return undefined;
+    const values = spec.keyWithTable === true ? parts.slice(1) : parts;
+    return values.length === keyColumns.length ? values : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function omitted(table: string, key: string): CaptureError {
+  return new CaptureError(
+    'CDC_VALUE_OMITTED',
+    `the value of ${table} with key ${JSON.stringify(key)} was not kept, and no captured row has such a key now. Capture its table again as it was, then retry what is parked; or discard it.`,
+    { table, key },
+  );
 }
 
 function keyForm({ spec, keyColumns }: CatalogTable): readonly string[] {

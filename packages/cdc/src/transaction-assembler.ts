@@ -9,7 +9,8 @@ import { decodeRare, undecodable } from './pgoutput.js';
 import type { LogicalMessage, Relation, Tuple } from './pgoutput.js';
 import { RowEncoder } from './row-encoder.js';
 import { RowSpans } from './row-spans.js';
-import { inPartition, tombstone } from './rows.js';
+import { placeNamed } from './place.js';
+import { inPartition, invalidValue, recordOf, rowTexts, tombstone } from './rows.js';
 import type { TableShape } from './rows.js';
 import type { SchemaLog } from './schema-log.js';
 import type { SnapshotWindow } from './snapshot-window.js';
@@ -35,6 +36,8 @@ export interface Sink {
   add(record: OutRecord): void;
   /** Everything added so far belongs to complete source transactions. */
   complete(progress: Progress): void;
+  /** A row that cannot be encoded, `record` being what can be told of it. False: capture halts. Absent: it always does. */
+  refuse?(record: OutRecord, error: unknown): boolean;
   /** A message that is not ours, or with our prefix and not what the outbox writes: then `error` says why. */
   ignored(error?: CaptureError): void;
 }
@@ -212,12 +215,29 @@ export class TransactionAssembler {
 
   #put(rows: RowEncoder, op: 'c' | 'u', row: RowSpans, old: RowSpans | undefined, lsn: Lsn): void {
     const open = this.#open;
-    const added = rows.upsert(op, row, old, open.block, open.seq);
+    const added = this.#encode(rows, op, row, old);
     if (added === 0) throw unexpected(`row of ${rows.shape.table} without ${wanted(rows)}`, lsn);
     open.seq += added;
     if (!this.#watching) return;
     this.#changed(rows, !row.partial);
     if (added === 2) this.window.changed(rows.shape.table, rows.placeBefore, true);
+  }
+
+  #encode(rows: RowEncoder, op: 'c' | 'u', row: RowSpans, old: RowSpans | undefined): 0 | 1 | 2 {
+    const open = this.#open;
+    try {
+      return rows.upsert(op, row, old, open.block, open.seq);
+    } catch (error) {
+      if (!(error instanceof RangeError) || this.sink.refuse === undefined) throw error;
+      // The tombstone of another place before it was added.
+      const seq = open.seq + (rows.moved ? 1 : 0);
+      const { key, partition } = placeNamed(rows.place);
+      const { json, refused } = rowTexts(rows.shape, row.texts());
+      const record = recordOf(rows.shape, op, key, Buffer.from(json), open.headers, seq);
+      const told = inPartition(record, partition);
+      if (!this.sink.refuse(told, invalidValue(rows.shape, refused, error))) throw error;
+      return rows.moved ? 2 : 1;
+    }
   }
 
   #changed(rows: RowEncoder, whole: boolean): void {

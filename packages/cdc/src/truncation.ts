@@ -18,6 +18,8 @@ export interface TruncationPorts {
   readonly signal: AbortSignal;
   /** Writes what is collected when it is much. */
   readonly makeRoom: () => Promise<void>;
+  /** Places of keys of the table that are parked: their changes would come after it. */
+  readonly parkedPlaces: (shape: TableShape) => readonly string[];
 }
 
 /** Adds a tombstone with `hw_op` `t`; `partition`: else that of the key. */
@@ -43,14 +45,15 @@ export class Truncations {
   }
 
   async empty(shape: TableShape, add: AddEmptied): Promise<void> {
-    const { log, makeRoom, settle } = this.ports;
+    const { log, makeRoom, settle, parkedPlaces } = this.ports;
     if (this.policy === 'marker') {
       const partitions = (await log.admin.partitionCounts([shape.topic])).get(shape.topic) ?? 0;
       for (let partition = 0; partition < partitions; partition++) add(emptiedKey(shape), partition);
+      for (const { key, partition } of parkedPlaces(shape).map(placeNamed)) add(key, partition);
       return;
     }
     await settle();
-    const own = this.#own.get(shape.table) ?? new Set();
+    const own = new Set([...(this.#own.get(shape.table) ?? []), ...parkedPlaces(shape)]);
     this.#own.delete(shape.table);
     const bury = (place: string) => {
       const { key, partition } = placeNamed(place);

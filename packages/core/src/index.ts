@@ -19,7 +19,7 @@ export { murmur2, partitionOf } from './log/partitioner.js';
 export { decodeRun, isRun, recordsOf } from './log/record-run.js';
 export type { LogInput, RecordRun } from './log/record-run.js';
 export { RecordRuns } from './log/record-runs.js';
-export type { TakenRun, TopicRuns } from './log/record-runs.js';
+export type { RecordGuard, TakenRun, TopicRuns } from './log/record-runs.js';
 export type { OpenRun } from './log/open-run.js';
 export { putVarint, varintSize } from './log/varint.js';
 export type {
@@ -76,10 +76,24 @@ export { ProcessRunner } from './process/process-runner.js';
 export type { LocalValue, ProcessOptions } from './process/process-runner.js';
 export { DEFAULT_FAILURE_POLICY, controlTopicOf, groupOf, parkedTopicOf, stateTopicOf } from './process/processor.js';
 export type { DueTimer, FailurePolicy, ProcessContext, ProcessorDefinition } from './process/processor.js';
-export type { ControlResult, ParkedAct } from './process/control.js';
+export { controlEvent, decodeControl } from './process/control.js';
+export type { ControlOrder, ControlResult, ParkedAct } from './process/control.js';
 export { controlParked, listParked, showParked } from './process/parked-control.js';
 export type { ControlRequest, Controlled, ParkedSequence } from './process/parked-control.js';
+export {
+  appendParked,
+  boundsEntry,
+  boundsOf,
+  decodeBounds,
+  dropAll,
+  dropFirst,
+  replaceFirst,
+  unitEntry,
+} from './process/parked-sequence.js';
+export type { Bounds } from './process/parked-sequence.js';
+export { decodeParkedUnit, encodeParkedUnit } from './process/parked-unit.js';
 export type { ParkedUnit } from './process/parked-unit.js';
+export type { Entries, EntryWrites } from './process/write-set.js';
 export { nameOf as nameOfUnit } from './process/suspects.js';
 export type { Unit } from './process/suspects.js';
 export { dedupe } from './process/dedupe.js';

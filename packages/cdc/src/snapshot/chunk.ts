@@ -3,9 +3,23 @@ import type { OutRecord } from '@headwater/core';
 import { formatLsn } from '../lsn.js';
 import type { Lsn } from '../lsn.js';
 import { placeNamed, placeOf } from '../place.js';
-import { inPartition, keyText, recordOf, routeText, rowJson, sourceHeaders, tombstone } from '../rows.js';
+import type { Tuple } from '../pgoutput.js';
+import {
+  inPartition,
+  invalidValue,
+  keyText,
+  recordOf,
+  routeText,
+  rowJson,
+  rowTexts,
+  sourceHeaders,
+  tombstone,
+} from '../rows.js';
 import type { TableShape } from '../rows.js';
 import { parseCopyRow } from './copy-row.js';
+
+/** A record made from a row; `refused` says why it cannot be published, its value being what can be told of the row. */
+export type ChunkRecord = OutRecord & { readonly refused?: unknown };
 
 /** The rows of one read, encoded as they came, until their high watermark passes in the stream. One piece of memory holds all their values. */
 export class Chunk {
@@ -17,11 +31,16 @@ export class Chunk {
   #used = 0;
   readonly #ends: number[] = [];
   readonly #partitions: (number | undefined)[] = [];
+  readonly #refused = new Map<number, unknown>();
 
-  /** `partitions`: of its topic; counts only where other columns than the key choose one. */
+  /**
+   * `partitions`: of its topic; counts only where other columns than the key choose one. `onInvalid`: what becomes of a row with a value that its type
+   * never prints; `throw`: RangeError.
+   */
   constructor(
     readonly shape: TableShape,
     private readonly partitions: number,
+    private readonly onInvalid: 'throw' | 'refuse' = 'throw',
   ) {}
 
   /** Of all values. */
@@ -34,7 +53,7 @@ export class Chunk {
     const row = parseCopyRow(line, this.shape.columns.length);
     const key = keyText(this.shape, row);
     if (key === undefined) throw new RangeError(`row of ${this.shape.table} without key`);
-    this.#append(rowJson(this.shape, row));
+    this.#append(this.#json(row));
     this.keys.push(key);
     const route = routeText(this.shape, row);
     this.#partitions.push(route === undefined ? undefined : partitionOf(Buffer.from(route), this.partitions));
@@ -42,7 +61,7 @@ export class Chunk {
   }
 
   /** The records of all rows but those whose place the stream has told; `hw_seq` from 0 without a gap. */
-  *records(lsn: Lsn, isTold: (place: string) => boolean): Iterable<OutRecord> {
+  *records(lsn: Lsn, isTold: (place: string) => boolean): Iterable<ChunkRecord> {
     const source = snapshotHeaders(lsn, this.readMicros);
     let [seq, from] = [0, 0];
     for (const [i, key] of this.keys.entries()) {
@@ -51,9 +70,22 @@ export class Chunk {
       const place = partition === undefined ? key : placeOf(key, partition, this.partitions);
       if (!isTold(place)) {
         const value = this.#values.subarray(from, to);
-        yield inPartition(recordOf(this.shape, 'r', key, value, source, seq++), partition);
+        const record = inPartition(recordOf(this.shape, 'r', key, value, source, seq++), partition);
+        yield this.#refused.has(i) ? { ...record, refused: this.#refused.get(i) } : record;
       }
       from = to;
+    }
+  }
+
+  /** Of the row that is added next. */
+  #json(row: Tuple): string {
+    try {
+      return rowJson(this.shape, row);
+    } catch (error) {
+      if (this.onInvalid === 'throw' || !(error instanceof RangeError)) throw error;
+      const { json, refused } = rowTexts(this.shape, row);
+      this.#refused.set(this.keys.length, invalidValue(this.shape, refused, error));
+      return json;
     }
   }
 

@@ -28,6 +28,8 @@ export interface WorkerSetup {
   readonly workers: number;
   readonly chunkRows: number;
   readonly open: () => Promise<SnapshotSource>;
+  /** Of a row with a value that its type never prints. */
+  readonly onInvalid: 'throw' | 'refuse';
   /** How rows with these columns become records. */
   readonly shapeOf: (table: CatalogTable, columns: SourceShape['columns']) => Promise<TableShape>;
 }
@@ -182,7 +184,7 @@ export class SnapshotWorkers {
     const known = this.#known.get(catalog.spec.table) ?? (await this.#learn(catalog, source));
     const { upTo } = run.state.plan!.ranges[step.range]!;
     const limit = Math.max(1, Math.min(this.setup.chunkRows, Math.floor(CHUNK_BYTES / Math.max(1, known.width))));
-    const chunk = new Chunk(known.record, known.partitions);
+    const chunk = new Chunk(known.record, known.partitions, this.setup.onInvalid);
     const id = this.stream.open(table);
     let facts: ChunkFacts;
     try {

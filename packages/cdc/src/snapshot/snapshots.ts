@@ -52,6 +52,7 @@ export class Snapshots {
         workers: options.snapshotWorkers,
         chunkRows: options.snapshotChunkRows,
         open,
+        onInvalid: options.onRefused === 'park' ? 'refuse' : 'throw',
         shapeOf: (table, columns) => tables.shapeWith(table, columns),
       },
       stream,

@@ -76,6 +76,7 @@ const OWN = {
   hashKey: optional(text),
   generatedColumns: optional(oneOf('none', 'stored')),
   truncate: optional(oneOf('stop', 'tombstones', 'marker')),
+  onRefused: optional(oneOf('halt', 'park')),
   slot: optional(matching(/^[a-z0-9_]{1,63}$/, 'a slot name (a-z, 0-9, "_", up to 63)')),
   publication: optional(matching(/^[^]{1,63}$/, 'a publication name (up to 63)')),
   positionTopic: optional(topicName),

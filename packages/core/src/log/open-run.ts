@@ -1,4 +1,5 @@
-import { RunReader } from './record-run.js';
+import type { OutRecord } from './log.js';
+import { readRecord, RunReader } from './record-run.js';
 import type { RunBuffers } from './run-buffers.js';
 import { putVarint, varintSize } from './varint.js';
 
@@ -75,6 +76,15 @@ export class OpenRun {
     this.length = at + body;
     this.count += 1;
     return this.length - start;
+  }
+
+  /** Takes out the record that was added last, `bytes` long; what it returns is a copy. */
+  takeLast(bytes: number): OutRecord {
+    const { topic, partition } = this;
+    const copy = Buffer.from(this.bytes.subarray(this.length - bytes, this.length));
+    this.length -= bytes;
+    this.count -= 1;
+    return { topic, partition, ...readRecord(new RunReader(copy), this.count) };
   }
 
   /** Moves the records behind `cutBytes`, `cutCount` of them staying, into a run of their own. */

@@ -27,23 +27,27 @@ export function recordsOf(input: LogInput): readonly OutRecord[] {
 export function decodeRun({ topic, partition, count, bytes, timestampMs }: RecordRun): OutRecord[] {
   const records: OutRecord[] = [];
   const reader = new RunReader(bytes);
-  while (reader.at < bytes.length) {
-    const end = reader.varint() + reader.at;
-    reader.at += 1; // attributes
-    if (reader.varint() !== 0 || reader.varint() !== records.length) throw new RangeError('deltas are out of order');
-    const key = reader.bytes();
-    const value = reader.bytes();
-    const headers: Header[] = [];
-    for (let left = reader.varint(); left > 0; left--) {
-      const name = reader.bytes();
-      if (name === null) throw new RangeError('a header has no name');
-      headers.push([name.toString(), reader.bytes()]);
-    }
-    if (reader.at !== end) throw new RangeError('a record does not end where its length says');
-    records.push({ topic, partition, key, value, headers, timestamp: timestampMs });
-  }
+  while (reader.at < bytes.length)
+    records.push({ topic, partition, ...readRecord(reader, records.length), timestamp: timestampMs });
   if (records.length !== count) throw new RangeError(`${records.length} records instead of ${count}`);
   return records;
+}
+
+/** The next record, which must be the nth of its run. */
+export function readRecord(reader: RunReader, n: number): Required<Pick<OutRecord, 'key' | 'value' | 'headers'>> {
+  const end = reader.varint() + reader.at;
+  reader.at += 1; // attributes
+  if (reader.varint() !== 0 || reader.varint() !== n) throw new RangeError('deltas are out of order');
+  const key = reader.bytes();
+  const value = reader.bytes();
+  const headers: Header[] = [];
+  for (let left = reader.varint(); left > 0; left--) {
+    const name = reader.bytes();
+    if (name === null) throw new RangeError('a header has no name');
+    headers.push([name.toString(), reader.bytes()]);
+  }
+  if (reader.at !== end) throw new RangeError('a record does not end where its length says');
+  return { key, value, headers };
 }
 
 /** Reads the fields of records in message format 2. Throws a RangeError past the end. */

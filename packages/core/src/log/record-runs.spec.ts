@@ -84,6 +84,71 @@ describe('RecordRuns', () => {
     }
   }, 30_000);
 
+  it('leaves in order, once and in its unit what a guard lets in, and nothing of what it keeps out', () => {
+    const seed = Math.floor(Math.random() * 2 ** 31);
+    const random = seeded(seed);
+    const runs = new RecordRuns();
+    const aside = runs.openTopic('aside', 1);
+    const [kept, looked] = [new Set<number>(), new Set<number>()];
+    let all = false;
+    const numberOf = ({ headers }: OutRecord) => Number(headers![0]![1]!.toString());
+    const guarded = runs.openTopic('a', 3, 5_000, {
+      get all() {
+        return all;
+      },
+      maxRecordBytes: 20_000,
+      keepsOut(record) {
+        const n = numberOf(record);
+        looked.add(n);
+        if (record.value === null || (random(3) > 0 && record.value.length < 20_000)) return false;
+        kept.add(n);
+        aside.add({ ...record, topic: 'aside', partition: 0 });
+        return true;
+      },
+    });
+    const added = new Map<number, { readonly record: OutRecord; readonly unit: number; readonly all: boolean }>();
+    const taken: OutRecord[] = [];
+    let [unit, whole] = [0, 0];
+    try {
+      for (let n = 0; n < 6_000; n++) {
+        const record = { ...randomRecord(random, 'a', n), headers: [['n', Buffer.from(String(n))] as const] };
+        added.set(n, { record, unit, all });
+        guarded.add(record);
+        if (random(50) === 0) {
+          all = !all;
+          guarded.watch();
+        }
+        if (random(7) === 0) {
+          runs.complete();
+          unit += 1;
+        }
+        if (random(150) === 0) {
+          const out = runs.take('complete', NOW);
+          whole = unit;
+          taken.push(...out.map((run) => ({ ...run, bytes: Buffer.from(run.bytes) })).flatMap(decodeRun));
+          runs.release(out);
+          const due = [...added.values()].filter((of) => of.unit < whole);
+          expect(taken).toHaveLength(due.length);
+          expect(runs.records).toBe(added.size - due.length);
+        }
+      }
+      taken.push(...runs.take('everything', NOW).flatMap(decodeRun));
+      expect([runs.bytes, runs.records, kept.size > 300]).toEqual([0, 0, true]);
+      for (const [n, of] of added) expect(looked.has(n)).toBe(of.all || (of.record.value?.length ?? 0) > 20_000);
+      const places = { aside: (n: number) => kept.has(n), a: (n: number) => !kept.has(n) };
+      for (const [topic, belongs] of Object.entries(places))
+        for (const partition of [0, 1, 2]) {
+          const found = taken.filter((of) => of.topic === topic && of.partition === partition);
+          const wanted = [...added].filter(
+            ([n, { record }]) => belongs(n) && partition === (topic === 'a' ? partitionOf(record.key!, 3) : 0),
+          );
+          expect(texts(found)).toEqual(texts(wanted.map(([, { record }]) => record)));
+        }
+    } catch (error) {
+      throw new Error(`seed ${seed}`, { cause: error });
+    }
+  }, 30_000);
+
   it('begins a record anew that was not ended', () => {
     const runs = new RecordRuns();
     const topic = runs.openTopic('t', 1);

@@ -14,6 +14,16 @@ export interface TakenRun extends RecordRun {
   readonly buffer: Buffer;
 }
 
+/** Looks at records that were just added, before anything else is; it may add others meanwhile, to other topics. */
+export interface RecordGuard {
+  /** True: every record is looked at. False: only those above `maxRecordBytes`. Asked for anew by `TopicRuns.watch`. */
+  readonly all: boolean;
+  /** Of a record by itself, as it lies in a run. */
+  readonly maxRecordBytes: number;
+  /** The record has been taken out again; true: it stays out, false: it goes back to its place. What this throws comes to whoever added it. */
+  keepsOut(record: OutRecord, bytes: number): boolean;
+}
+
 /**
  * Collects records as runs, without an object per record. Records belong to units (source transactions): `complete` ends one, and `take`
  * hands out either whole units only or everything. Order per partition is the order of adding.
@@ -47,8 +57,8 @@ export class RecordRuns {
   }
 
   /** `maxRunBytes`: what the topic takes as one batch; a larger record gets a run of its own. */
-  openTopic(topic: string, partitions: number, maxRunBytes = RUN_BYTES): TopicRuns {
-    const runs = new TopicRuns(this, topic, partitions, Math.min(RUN_BYTES, maxRunBytes));
+  openTopic(topic: string, partitions: number, maxRunBytes = RUN_BYTES, guard?: RecordGuard): TopicRuns {
+    const runs = new TopicRuns(this, topic, partitions, Math.min(RUN_BYTES, maxRunBytes), guard);
     this.#topics.set(topic, runs);
     return runs;
   }
@@ -69,6 +79,11 @@ export class RecordRuns {
     this.#completeRecords = 0;
     for (const run of runs) {
       const slots = this.#topics.get(run.topic)!;
+      if (run.count === 0) {
+        slots.leave(run);
+        this.#buffers.give(run.bytes);
+        continue;
+      }
       const whole = what === 'everything' || run.unit !== this.#unit || run.cutCount === run.count;
       if (whole) slots.leave(run);
       else if (run.cutCount === 0) this.#keep(run);
@@ -111,6 +126,12 @@ export class RecordRuns {
     this.#records += 1;
   }
 
+  /** For `TopicRuns`: the record that was added last is taken out. */
+  removed(bytes: number): void {
+    this.#bytes -= bytes;
+    this.#records -= 1;
+  }
+
   /** For `TopicRuns`: the last record of a run that has become too long. */
   split(run: OpenRun, bytes: number): OpenRun {
     const tail = run.moveTail(run.length - bytes, run.count - 1);
@@ -129,14 +150,25 @@ export class RecordRuns {
 /** The records of one topic, by partition. */
 export class TopicRuns {
   readonly #slots: { run: OpenRun | undefined; capacity: number }[];
+  /** A record behind which its run is longer is looked at. */
+  #lookAbove: number;
 
   constructor(
     private readonly runs: RecordRuns,
     readonly topic: string,
     readonly partitions: number,
     private readonly maxRunBytes: number,
+    private readonly guard?: RecordGuard,
   ) {
+    this.#lookAbove = maxRunBytes;
+    this.watch();
     this.#slots = Array.from({ length: partitions }, () => ({ run: undefined, capacity: 0 }));
+  }
+
+  /** The guard looks at other records than before. */
+  watch(): void {
+    const { guard, maxRunBytes } = this;
+    this.#lookAbove = guard === undefined ? maxRunBytes : guard.all ? -1 : Math.min(maxRunBytes, guard.maxRecordBytes);
   }
 
   /** The run for a record with this key (Kafka's murmur2 chooses the partition). Pair with `added`. */
@@ -154,10 +186,25 @@ export class TopicRuns {
   /** A record of so many bytes was added to the run. */
   added(run: OpenRun, bytes: number): void {
     this.runs.added(bytes);
+    if (run.length <= this.#lookAbove) return;
+    if (this.guard !== undefined && this.#isKeptOut(this.guard, run, bytes)) return;
     if (run.length <= this.maxRunBytes) return;
     const slot = this.#slots[run.partition]!;
     slot.capacity = this.maxRunBytes;
     slot.run = run.count === 1 ? undefined : this.runs.split(run, bytes);
+  }
+
+  #isKeptOut(guard: RecordGuard, run: OpenRun, bytes: number): boolean {
+    if (!guard.all && bytes <= guard.maxRecordBytes) return false;
+    const { length, count } = run;
+    const record = run.takeLast(bytes);
+    this.runs.removed(bytes);
+    if (guard.keepsOut(record, bytes)) return true;
+    // Its bytes are still there: nothing else is added to this topic meanwhile.
+    run.length = length;
+    run.count = count;
+    this.runs.added(bytes);
+    return false;
   }
 
   /** Adds one record; its topic and timestamp are not looked at. */

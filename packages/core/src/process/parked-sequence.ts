@@ -1,5 +1,5 @@
 import { decodeParkedUnit, encodeParkedUnit, type ParkedUnit } from './parked-unit.js';
-import type { Entries, WriteSet } from './write-set.js';
+import type { Entries, EntryWrites } from './write-set.js';
 
 /** Which numbers a sequence has in the state: from `first` to before `next`. */
 export interface Bounds {
@@ -28,18 +28,18 @@ export function firstParked(entries: Entries, sequence: string): ParkedUnit | un
 }
 
 /** P6: a parked unit waits behind those of its sequence. */
-export function appendParked(writes: WriteSet, sequence: string, parked: ParkedUnit): void {
+export function appendParked(writes: EntryWrites, sequence: string, parked: ParkedUnit): void {
   const { first, next } = boundsOf(writes, sequence) ?? { first: 0, next: 0 };
   writes.set(unitEntry(sequence, next), encodeParkedUnit(parked));
   writes.set(boundsEntry(sequence), encodeBounds({ first, next: next + 1 }));
 }
 
-export function replaceFirst(writes: WriteSet, sequence: string, parked: ParkedUnit): void {
+export function replaceFirst(writes: EntryWrites, sequence: string, parked: ParkedUnit): void {
   writes.set(unitEntry(sequence, boundsOf(writes, sequence)!.first), encodeParkedUnit(parked));
 }
 
 /** With its last unit the sequence is over: what follows on its key is handled again. */
-export function dropFirst(writes: WriteSet, sequence: string): void {
+export function dropFirst(writes: EntryWrites, sequence: string): void {
   const bounds = boundsOf(writes, sequence);
   // A parked timer that set or cancelled itself when it was handled again.
   if (bounds === undefined) return;
@@ -49,7 +49,7 @@ export function dropFirst(writes: WriteSet, sequence: string): void {
 }
 
 /** Returns how many there were. */
-export function dropAll(writes: WriteSet, sequence: string): number {
+export function dropAll(writes: EntryWrites, sequence: string): number {
   const bounds = boundsOf(writes, sequence);
   if (bounds === undefined) return 0;
   for (let n = bounds.first; n < bounds.next; n++) writes.set(unitEntry(sequence, n), null);

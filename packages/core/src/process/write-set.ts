@@ -5,11 +5,16 @@ export interface Entries {
   get(entry: string): Buffer | undefined;
 }
 
+/** What can be read and written by entry name; `null` takes an entry away. */
+export interface EntryWrites extends Entries {
+  set(entry: string, value: Buffer | null): void;
+}
+
 /**
  * What handling changed on top of what is below: entries written and records sent, with one savepoint. Reads see the writes.
  * P5: a failed attempt is rolled back to the savepoint and leaves no trace.
  */
-export class WriteSet implements Entries {
+export class WriteSet implements EntryWrites {
   readonly entries = new Map<string, Buffer | null>();
   readonly sent: OutRecord[] = [];
   /** What the writes lie on. Replaced when that has become part of the state. */

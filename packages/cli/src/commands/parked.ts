@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import {
   controlParked,
+  headerText,
   listParked,
   nameOfUnit,
   showParked,
@@ -17,7 +18,7 @@ const CHANGES = ['retry', 'discard', 'edit'];
 export const parked: Command = {
   name: 'parked',
   usage: [
-    ['parked list PROCESSOR', 'what a processor has set aside, by key'],
+    ['parked list PROCESSOR', 'what a processor, or the capture cdc.NAME, has set aside, by key'],
     ['parked show PROCESSOR KEY', 'every record of a key, in order, with why it is there'],
     ['parked retry PROCESSOR KEY --reason TEXT --yes', 'handles them again, up to the first that fails again'],
     ['parked discard PROCESSOR KEY [--all] --reason TEXT --yes', 'drops the first, or all of them'],
@@ -52,7 +53,7 @@ async function list({ log, say }: Invocation, processor: string): Promise<ExitCo
 
 async function show({ log, say }: Invocation, processor: string, key: string): Promise<ExitCode> {
   const sequence = await showParked(log(), processor, key);
-  const lines = sequence.units.map((unit) => `${nameOfUnit(unit.unit)}  ${why(unit)}\n  ${valueText(unit)}`);
+  const lines = sequence.units.map((unit) => `${placeOf(unit)}  ${why(unit)}\n  ${valueText(unit)}`);
   say({ ...sequence, units: sequence.units.map(plain) }, lines.join('\n'));
   return 0;
 }
@@ -103,7 +104,9 @@ function resultText(result: Controlled, processor: string, key: string): string 
   return `${outcome === 'parked' ? 'Failed again' : 'Refused'}: ${counts}. ${detail ?? ''}\nType: headwater parked show ${processor} ${JSON.stringify(key)}`;
 }
 
-const nameOf = ({ key, sequence }: ParkedSequence): string => key ?? sequence;
+/** Of a capture the key alone does not tell the topic. */
+const nameOf = ({ processor, key, sequence }: ParkedSequence): string =>
+  processor.startsWith('cdc.') ? sequence : (key ?? sequence);
 const why = ({ code, reason }: ParkedUnit): string => (reason.startsWith(code) ? reason : `${code}: ${reason}`);
 const plainSequence = ({ processor, partition, sequence, key }: ParkedSequence) => ({
   processor,
@@ -112,10 +115,29 @@ const plainSequence = ({ processor, partition, sequence, key }: ParkedSequence) 
   key,
 });
 
+/** Where a captured change stands in its source; undefined of anything else. */
+function sourceOf({ unit }: ParkedUnit) {
+  const of = (name: string) => ('record' in unit ? headerText(unit.record.headers, name) : undefined);
+  const [lsn, seq] = [of('hw_lsn'), of('hw_seq')];
+  if (lsn === undefined || ('record' in unit && unit.record.offset >= 0)) return undefined;
+  return { op: of('hw_op'), table: of('hw_table'), lsn, tx: of('hw_tx'), seq: Number(seq) };
+}
+
+function placeOf(parked: ParkedUnit): string {
+  const source = sourceOf(parked);
+  if (source === undefined) return nameOfUnit(parked.unit);
+  const { op, table, lsn, tx, seq } = source;
+  return `${op ?? 'message'}${table === undefined ? '' : ` of ${table}`} at ${lsn} (transaction ${tx}, ${seq})`;
+}
+
 /** Bytes as text where they are text, as base64 where not. */
-function plain({ unit, code, reason, bare }: ParkedUnit) {
+function plain(parked: ParkedUnit) {
+  const { unit, code, reason, bare } = parked;
   if ('timer' in unit) return { timer: unit.timer, code, reason };
   const { topic, partition, offset, timestamp, value } = unit.record;
+  const source = sourceOf(parked);
+  if (source !== undefined)
+    return { topic, timestamp, source, code, reason, ...(bare ? { value: 'omitted' } : textOf(value)) };
   return { topic, partition, offset, timestamp, code, reason, ...(bare ? { value: 'omitted' } : textOf(value)) };
 }
 

@@ -52,12 +52,15 @@ export async function listParked(log: Log, processor: string): Promise<readonly 
   return [...entries].sort(([a], [b]) => a - b).flatMap(([partition, kept]) => sequencesOf(processor, partition, kept));
 }
 
-/** One sequence with all its units. Rejects with PROCESS_NOT_PARKED when there is none of that name. */
+/** One sequence with all its units. Rejects with PROCESS_NOT_PARKED when there is none of that name, or a key stands in several topics. */
 export async function showParked(log: Log, processor: string, sequence: string): Promise<ParkedSequence> {
   const listed = await listParked(log, processor);
-  const found = listed.find((one) => one.sequence === sequence) ?? listed.find((one) => one.key === sequence);
-  if (found === undefined) throw notParked(processor, sequence);
-  return found;
+  const named = listed.find((one) => one.sequence === sequence);
+  if (named !== undefined) return named;
+  const keyed = listed.filter((one) => one.key === sequence);
+  const topics = new Set(keyed.flatMap(({ units: [first] }) => topicOf(first!) ?? []));
+  if (keyed.length === 0 || topics.size > 1) throw notParked(processor, sequence, keyed);
+  return keyed[0]!;
 }
 
 /**
@@ -103,6 +106,10 @@ function sequencesOf(processor: string, partition: number, kept: ReadonlyMap<str
     });
 }
 
+function topicOf({ unit }: ParkedUnit): string | undefined {
+  return 'record' in unit ? unit.record.topic : undefined;
+}
+
 function keyOf({ unit }: ParkedUnit): string | undefined {
   return 'timer' in unit ? unit.timer.id : unit.record.key?.toString('utf8');
 }
@@ -118,10 +125,11 @@ async function append(log: Log, record: ReturnType<typeof encodeControl>): Promi
   }
 }
 
-function notParked(processor: string, sequence: string): HeadwaterError {
+function notParked(processor: string, sequence: string, keyed: readonly ParkedSequence[]): HeadwaterError {
+  const several = keyed.map((one) => one.sequence).join(', ');
   return new HeadwaterError(
     'PROCESS_NOT_PARKED',
-    `${processor} has nothing parked under "${sequence}". See what is: listParked, or headwater parked list ${processor}.`,
+    `${processor} has ${keyed.length === 0 ? 'nothing' : `several things`} parked under "${sequence}"${keyed.length === 0 ? '' : `; name one: ${several}`}. See what is: listParked, or headwater parked list ${processor}.`,
     { facts: { processor, sequence } },
   );
 }

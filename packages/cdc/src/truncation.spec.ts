@@ -20,6 +20,7 @@ it('tells snapshots what they would hear without it, rows with values left out a
     committedEnd: () => undefined,
     signal: new AbortController().signal,
     makeRoom: async () => {},
+    parkedPlaces: () => [],
   };
   const watching = new Truncations('tombstones', ports).watching(window);
   watching.begin(7);

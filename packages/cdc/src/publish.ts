@@ -34,6 +34,8 @@ export interface Published {
 
 /** How often positions without rows are written. */
 const IDLE_INTERVAL_MS = 200;
+/** From the beginning of a write to the next one: what trickles shares commits, and the first row after a pause goes at once. */
+const ROW_INTERVAL_MS = 5;
 /** Of a record batch, around its records. */
 const BATCH_HEADER_BYTES = 61;
 
@@ -57,6 +59,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
   #inFlight: Promise<void> | undefined;
   #failure: unknown;
   #lastIdle = -IDLE_INTERVAL_MS;
+  #lastRows = -ROW_INTERVAL_MS;
 
   constructor(
     private readonly writer: LogWriter,
@@ -142,20 +145,25 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     return this.#inFlight;
   }
 
-  /** Milliseconds until `flush` will write a position without rows; undefined when there is nothing to write. */
-  get idleDelayMs(): number | undefined {
+  /** Milliseconds until `flush` will write what is complete; undefined when there is nothing to write. */
+  get flushDelayMs(): number | undefined {
     if (this.#progress === undefined) return undefined;
-    return Math.max(0, this.#lastIdle + IDLE_INTERVAL_MS - this.options.clock.elapsed());
+    const dueAt = this.#hasRows ? this.#lastRows + ROW_INTERVAL_MS : this.#lastIdle + IDLE_INTERVAL_MS;
+    return Math.max(0, dueAt - this.options.clock.elapsed());
   }
 
-  /** Begins to write what is complete, unless a write is in flight. Throws what the previous write failed with. */
+  get #hasRows(): boolean {
+    return this.#runs.completeRecords > 0 || this.#spilled !== undefined;
+  }
+
+  /** Begins to write what is complete and due, unless a write is in flight; `force`: due or not. Throws what the previous write failed with. */
   flush(force = false): void {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#inFlight !== undefined || this.#progress === undefined) return;
     if (this.#spilled !== undefined && this.#transactions === 0) return;
-    const hasRows = this.#runs.completeRecords > 0 || this.#spilled !== undefined;
-    if (!hasRows && !force && this.idleDelayMs !== 0) return;
-    if (!hasRows) this.#lastIdle = this.options.clock.elapsed();
+    if (!force && this.flushDelayMs !== 0) return;
+    if (this.#hasRows) this.#lastRows = this.options.clock.elapsed();
+    else this.#lastIdle = this.options.clock.elapsed();
     this.#inFlight = this.#write().catch((error: unknown) => {
       this.#failure = error;
     });

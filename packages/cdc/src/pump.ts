@@ -210,7 +210,7 @@ class FrameWork {
 
 async function idle(stream: WalStream, publisher: Publisher, signal: AbortSignal, clock: Clock): Promise<void> {
   if (signal.aborted) return;
-  const delay = publisher.idleDelayMs;
+  const delay = publisher.flushDelayMs;
   const over = new AbortController();
   const timed = delay === undefined || publisher.inFlight !== undefined ? [] : [clock.wait(delay, over.signal)];
   await Promise.race([stream.arrival(), ...timed, ...(publisher.inFlight === undefined ? [] : [publisher.inFlight])]);

@@ -112,6 +112,12 @@ export interface CaptureOptions {
    * on. Default: none is written. Give it when readers must know types, or when a column came.
    */
   readonly schemasTopic?: string;
+  /**
+   * A topic of one partition with `cleanup.policy=delete`, made when missing, for this capture alone: a record at the end of each source transaction that has put records
+   * into topics, in the same log transaction and in commit order, with its id (also its key), commit LSN and time, and how many records, in all and by topic. Default: none is
+   * written. Give it when readers must know that they have a transaction whole. It is kept as long as the brokers keep such topics (`retention.ms`).
+   */
+  readonly transactionsTopic?: string;
   /** Default `headwater.cdc.<name>`. */
   readonly transactionalId?: string;
   /** The broker aborts a log transaction open longer than this; raise it for source transactions of millions of rows. Default 60,000. */
@@ -155,7 +161,7 @@ export const CAPTURE_DEFAULTS = {
 export type ResolvedOptions = Required<Omit<CaptureOptions, Optional>> & Pick<CaptureOptions, Optional>;
 
 /** Left out they stay left out: there is no default for them. */
-type Optional = 'topics' | 'hashKey' | 'schemasTopic';
+type Optional = 'topics' | 'hashKey' | 'schemasTopic' | 'transactionsTopic';
 
 export function resolveOptions(options: CaptureOptions): ResolvedOptions {
   return Object.freeze({
@@ -179,18 +185,19 @@ function canonical(table: string): string {
 
 /** The topics this capture makes or verifies before anything is published. */
 export function topicsOf(options: ResolvedOptions): readonly TopicSpec[] {
-  const { name, tables, topics, positionTopic, schemasTopic, onRefused } = options;
+  const { name, tables, topics, positionTopic, schemasTopic, transactionsTopic, onRefused } = options;
   const replication = topics?.replicationFactor === undefined ? {} : { replicationFactor: topics.replicationFactor };
-  const spec = (topic: string, partitions: number): TopicSpec => ({
-    topic,
-    partitions,
-    cleanupPolicy: 'compact',
-    ...replication,
-  });
+  const spec = (topic: string | undefined, partitions: number, cleanupPolicy: TopicSpec['cleanupPolicy']) =>
+    topic === undefined ? [] : [{ topic, partitions, cleanupPolicy, ...replication }];
   const names = topics === undefined ? [] : [...new Set(tables.map(({ topic }) => topic))];
-  const own = schemasTopic === undefined ? [positionTopic] : [positionTopic, schemasTopic];
   const parking = onRefused === 'park' ? parkingTopics(name).map((topic) => ({ ...topic, ...replication })) : [];
-  return [...own.map((topic) => spec(topic, 1)), ...parking, ...names.map((topic) => spec(topic, topics!.partitions))];
+  return [
+    ...spec(positionTopic, 1, 'compact'),
+    ...spec(schemasTopic, 1, 'compact'),
+    ...spec(transactionsTopic, 1, 'delete'),
+    ...parking,
+    ...names.flatMap((topic) => spec(topic, topics!.partitions, 'compact')),
+  ];
 }
 
 /** The topics that a capture with these options makes or verifies at its start. */

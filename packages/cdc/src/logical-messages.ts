@@ -96,7 +96,7 @@ export class LogicalMessages {
     const record = outboxRecord(content, source, message.transactional ? open.seq : 0, at);
     const put = () => {
       sink.add(record);
-      if (message.transactional) open.seq += 1;
+      if (message.transactional) open.added(record.topic, 1);
       else sink.complete({ commitLsn: beforeLsn(message), endLsn: message.lsn, xid: 0 });
     };
     const topic = sink.topic(record.topic);

@@ -23,6 +23,8 @@ export interface PublishOptions {
   readonly positionTopic: string;
   readonly maxBatchBytes: number;
   readonly maxBatchRows: number;
+  /** Its records tell of others, and are not counted. */
+  readonly transactionsTopic?: string | undefined;
   readonly clock: Clock;
 }
 
@@ -217,6 +219,11 @@ export class Publisher implements Omit<Sink, 'ignored'> {
       throw notCommitted(aborted, this.writer.transactionalId);
   }
 
+  #rowsOf(runs: readonly TakenRun[]): number {
+    const beside = [this.options.transactionsTopic, ...(this.parking?.topics ?? [])];
+    return runs.reduce((sum, { topic, count }) => (beside.includes(topic) ? sum : sum + count), 0);
+  }
+
   async #write(): Promise<void> {
     const position: Position = { ...this.position, ...this.#progress!, phase: 'streaming' };
     const transactions = this.#transactions;
@@ -240,10 +247,6 @@ export class Publisher implements Omit<Sink, 'ignored'> {
     this.#runs.release(runs);
     this.onPublished({ position, rows, transactions });
     this.#inFlight = undefined;
-  }
-
-  #rowsOf(runs: readonly TakenRun[]): number {
-    return runs.reduce((sum, { topic, count }) => (this.parking?.topics.includes(topic) ? sum : sum + count), 0);
   }
 }
 

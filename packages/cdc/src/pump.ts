@@ -20,6 +20,7 @@ import { Parking } from './parking/parking.js';
 import { presentRecord } from './parking/present-record.js';
 import { readTopicLimits } from './topic-limits.js';
 import { TransactionAssembler } from './transaction-assembler.js';
+import { TransactionLog } from './transaction-log.js';
 import { Truncations } from './truncation.js';
 import { WalFrames } from './wal-frames.js';
 
@@ -72,7 +73,7 @@ export async function pump(run: Pump): Promise<void> {
           makeRoom: async () => (publisher.isFull ? publisher.makeRoom() : undefined),
           parkedPlaces: ({ topic, table }) => parking?.places(topic, table) ?? [],
         });
-  const { schemasTopic } = run.options;
+  const { schemasTopic, transactionsTopic } = run.options;
   // After the fence: what is recorded is what is committed.
   const schemas = schemasTopic === undefined ? undefined : await SchemaLog.read(log, schemasTopic);
   const assembler = new TransactionAssembler(
@@ -95,6 +96,7 @@ export async function pump(run: Pump): Promise<void> {
     run.options.outbox ? run.tables.messages : undefined,
     truncations,
     schemas,
+    transactionsTopic === undefined ? undefined : new TransactionLog(transactionsTopic),
   );
   const work = new FrameWork(run, assembler, publisher, orders);
   const over = new AbortController();
@@ -103,6 +105,7 @@ export async function pump(run: Pump): Promise<void> {
   signal.addEventListener('abort', onStop);
   try {
     await publisher.open([...new Set(run.tables.tables.map(({ spec }) => spec.topic))]);
+    if (transactionsTopic !== undefined) await publisher.open([transactionsTopic]);
     if (schemas !== undefined) await describeNew(run, schemas, publisher);
     if (orders !== undefined) await publisher.open(parking!.topics);
     run.onParked(parking?.entries?.counts ?? { changes: 0, keys: 0 });

@@ -1,10 +1,11 @@
-import type { Header } from '@headwater/core';
+import type { Header, OutRecord } from '@headwater/core';
 import { formatLsn, ZERO_LSN } from './lsn.js';
 import type { Lsn } from './lsn.js';
 import { EPOCH_MICROS } from './pgoutput.js';
 import { sourceHeaders } from './rows.js';
 import type { SourceHeaders } from './rows.js';
 import { SourceBlock } from './source-block.js';
+import type { TransactionLog } from './transaction-log.js';
 
 /** The source transaction that is being read; used again for the next one. */
 export class SourceTransaction {
@@ -20,6 +21,9 @@ export class SourceTransaction {
   #isBlockSet = false;
   #headers: SourceHeaders | undefined;
 
+  /** Absent: nothing is told of transactions. */
+  constructor(private readonly log?: TransactionLog) {}
+
   /** `micros`: of its commit, since 2000. */
   begin(finalLsn: Lsn, xid: number, micros: bigint, skipped: boolean): void {
     this.isOpen = true;
@@ -30,6 +34,18 @@ export class SourceTransaction {
     this.#micros = micros;
     this.#isBlockSet = false;
     this.#headers = undefined;
+    this.log?.begin();
+  }
+
+  /** So many records of it were added to the topic. */
+  added(topic: string, records: number): void {
+    this.seq += records;
+    this.log?.count(topic, records);
+  }
+
+  /** What is told at its end, if anything. */
+  end(): OutRecord | undefined {
+    return this.log?.end(this.headers);
   }
 
   /** Its headers as bytes, made when its first row needs them. */

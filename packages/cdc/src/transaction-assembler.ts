@@ -15,6 +15,7 @@ import type { TableShape } from './rows.js';
 import type { SchemaLog } from './schema-log.js';
 import type { SnapshotWindow } from './snapshot-window.js';
 import { SourceTransaction } from './source-transaction.js';
+import type { TransactionLog } from './transaction-log.js';
 import type { Truncations } from './truncation.js';
 
 /** How far complete source transactions reach. */
@@ -71,7 +72,7 @@ interface Described {
 /** Turns the messages of one connection into records, whole source transactions in commit order. */
 export class TransactionAssembler {
   readonly #relations = new Map<number, Described>();
-  readonly #open = new SourceTransaction();
+  readonly #open: SourceTransaction;
   readonly #row = new RowSpans();
   readonly #old = new RowSpans();
   readonly #messages: LogicalMessages;
@@ -93,7 +94,10 @@ export class TransactionAssembler {
     private readonly truncations?: Pick<Truncations, 'empty'>,
     /** Absent: versions of tables are not recorded. Its topic was opened before. */
     private readonly schemas?: SchemaLog,
+    /** Absent: nothing is told of transactions. Its topic was opened before. */
+    transactions?: TransactionLog,
   ) {
+    this.#open = new SourceTransaction(transactions);
     this.#messages = new LogicalMessages(sink, this.#open, published, window, outbox);
   }
 
@@ -141,6 +145,8 @@ export class TransactionAssembler {
     const open = this.#transaction('commit', lsn);
     open.isOpen = false;
     if (open.finalLsn !== bytes.readBigUInt64BE(start + 2)) throw unexpected('commit of another transaction', lsn);
+    const told = open.end();
+    if (told !== undefined) this.sink.add(told);
     this.sink.complete({ commitLsn: open.finalLsn, endLsn: bytes.readBigUInt64BE(start + 10) as Lsn, xid: open.xid });
   }
 
@@ -178,7 +184,7 @@ export class TransactionAssembler {
     checkWidth(table, this.#old, lsn);
     if (!rows.tombstone('d', this.#old, open.block, open.seq))
       throw unexpected(`delete from ${table.name} without ${wanted(rows)}`, lsn);
-    open.seq += 1;
+    open.added(rows.shape.topic, 1);
     if (this.#watching) this.#changed(rows, true);
   }
 
@@ -217,7 +223,7 @@ export class TransactionAssembler {
     const open = this.#open;
     const added = this.#encode(rows, op, row, old);
     if (added === 0) throw unexpected(`row of ${rows.shape.table} without ${wanted(rows)}`, lsn);
-    open.seq += added;
+    open.added(rows.shape.topic, added);
     if (!this.#watching) return;
     this.#changed(rows, !row.partial);
     if (added === 2) this.window.changed(rows.shape.table, rows.placeBefore, true);
@@ -310,7 +316,8 @@ export class TransactionAssembler {
     for (const { rows } of tables) {
       const { shape } = rows!;
       await truncations.empty(shape, (key, partition) => {
-        this.sink.add(inPartition(tombstone(shape, key, open.headers, open.seq++, 't'), partition));
+        this.sink.add(inPartition(tombstone(shape, key, open.headers, open.seq, 't'), partition));
+        open.added(shape.topic, 1);
       });
     }
   }

@@ -81,6 +81,7 @@ const OWN = {
   publication: optional(matching(/^[^]{1,63}$/, 'a publication name (up to 63)')),
   positionTopic: optional(topicName),
   schemasTopic: optional(topicName),
+  transactionsTopic: optional(topicName),
   transactionalId: optional(text),
   transactionTimeoutMs: optional(integer(1_000)),
   maxBatchBytes: optional(integer(1_024)),
@@ -199,7 +200,10 @@ function clashes(captures: readonly CaptureSettings[]): string[] {
         'Name it once.',
       ),
     );
-  const topics = captures.flatMap((of) => [...new Set(of.tables.map(({ topic }) => topic))]);
+  const topics = captures.flatMap((of) => [
+    ...new Set(of.tables.map(({ topic }) => topic)),
+    ...(of.transactionsTopic === undefined ? [] : [of.transactionsTopic]),
+  ]);
   mistakes.push(
     ...repeated('topics:', topics, 'Each capture has topics of its own: give captures a prefix, tables a "topic".'),
     ...captures.flatMap((of) => sharedTopics(of.tables).map((fault) => `tables: ${fault}`)),

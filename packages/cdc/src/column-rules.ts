@@ -38,7 +38,10 @@ export function columnRuleFaults(
     const at = `${table}: the rule for column ${column}`;
     // A name that is misspelt must not let the values through.
     if (!columns.includes(column)) return [`${at} matches nothing. Correct the name, or remove the rule.`];
-    if (key.includes(column)) return [`${at}: it is part of the key, which is published. Declare other keyColumns.`];
+    if (key.includes(column))
+      return [
+        `${at}: it is part of the key, which has no rules: snapshots keep how far they are by it, in clear. Declare other keyColumns, or key the table by a column that may be seen.`,
+      ];
     if (partitionBy.includes(column))
       return [`${at}: its text chooses the partition, and would show. Leave it out of partitionBy.`];
     if (rule === 'hash' && (hashKey === undefined || hashKey === ''))

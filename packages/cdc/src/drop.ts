@@ -1,4 +1,4 @@
-import type { Log } from '@headwater/core';
+import type { Log, LogWriter } from '@headwater/core';
 import type { Client } from 'pg';
 import { resolveOptions } from './capture.options.js';
 import type { CaptureOptions, ResolvedOptions } from './capture.options.js';
@@ -13,12 +13,25 @@ export interface CaptureRemains {
   readonly publication: boolean;
   /** Anything that it has written into its position topic. */
   readonly position: boolean;
+  /** Versions of its tables in `schemasTopic`. */
+  readonly schemas: boolean;
+  /** `transactionsTopic`. */
+  readonly transactions: boolean;
 }
 
 export type DropOptions = Pick<
   CaptureOptions,
-  'name' | 'connectionString' | 'log' | 'slot' | 'publication' | 'positionTopic' | 'transactionalId'
->;
+  | 'name'
+  | 'connectionString'
+  | 'log'
+  | 'slot'
+  | 'publication'
+  | 'positionTopic'
+  | 'schemasTopic'
+  | 'transactionsTopic'
+  | 'transactionalId'
+> &
+  Partial<Pick<CaptureOptions, 'tables'>>;
 
 /** What `dropCapture` would remove now. Rejects with CDC_SLOT_BUSY while the slot has a reader. Changes nothing. */
 export async function captureRemains(options: DropOptions): Promise<CaptureRemains> {
@@ -26,15 +39,16 @@ export async function captureRemains(options: DropOptions): Promise<CaptureRemai
 }
 
 /**
- * Removes slot, publication and position of a capture that does not run, and resolves with what was there. The records it has published stay. The
- * slot goes first and the position last: after a crash in between a start is refused (CDC_SLOT_MISSING), and a second call removes the rest.
+ * Removes slot, publication, position, the recorded versions of `tables` and the topic of transactions of a capture that does not run, and resolves with what was
+ * there. The records of its tables stay. The slot goes first and the position last: after a crash in between a start is refused (CDC_SLOT_MISSING), and a
+ * second call removes the rest.
  */
 export async function dropCapture(options: DropOptions): Promise<CaptureRemains> {
   return withSession(options, async (resolved, sql) => {
     const remains = await look(resolved, sql);
     if (remains.slot) await dropSlot(sql, resolved.slot);
     if (remains.publication) await sql.query(`DROP PUBLICATION IF EXISTS ${quoteName(resolved.publication)}`);
-    if (remains.position) await dropPosition(resolved);
+    if (remains.position || remains.schemas || remains.transactions) await dropTopics(resolved, remains);
     return remains;
   });
 }
@@ -58,11 +72,16 @@ async function look(options: ResolvedOptions, sql: Client): Promise<CaptureRemai
   ]);
   if (slot?.[0] != null) throw busy(options.slot, slot[0]);
   const publications = await textRows(sql, 'SELECT 1 FROM pg_publication WHERE pubname = $1', [options.publication]);
-  const keys = await positionKeys(options.log, options.positionTopic, options.name);
+  const { log, positionTopic, schemasTopic, transactionsTopic } = options;
+  const position = await keysOf(log, positionTopic, isOfPosition(options));
+  const schemas = await keysOf(log, schemasTopic, isOfSchemas(options));
+  const transactions = transactionsTopic === undefined ? [] : [transactionsTopic];
   return {
     slot: slot !== undefined,
     publication: publications.length > 0,
-    position: keys.own.length > 0 || (keys.exists && isOwnTopic(options)),
+    position: position.own.length > 0 || (position.exists && isOwnTopic(options)),
+    schemas: schemas.own.length > 0 || (schemas.exists && !schemas.others),
+    transactions: (await log.admin.partitionCounts(transactions)).size > 0,
   };
 }
 
@@ -87,22 +106,43 @@ function busy(slot: string, pid: string, cause?: unknown): CaptureError {
   );
 }
 
-/** A topic that capture made for this name alone is deleted; in any other only what this capture wrote is taken back. */
-async function dropPosition(options: ResolvedOptions): Promise<void> {
-  const { log, name, positionTopic, transactionalId } = options;
+/** A topic that holds nothing else is deleted; from any other only what this capture wrote is taken back. */
+async function dropTopics(options: ResolvedOptions, remains: CaptureRemains): Promise<void> {
+  const { log, positionTopic, schemasTopic, transactionsTopic, transactionalId } = options;
   const writer = log.writer({ transactionalId });
   try {
     // An instance that was cut off from the slot could otherwise still commit what it has in flight.
     await writer.fence();
-    const { own, others } = await positionKeys(log, positionTopic, name);
-    if (isOwnTopic(options) && !others) return await log.admin.deleteTopics([positionTopic]);
-    const tombstones = own.map((key) => ({ topic: positionTopic, partition: 0, key, value: null }));
-    const outcome = await writer.transact(tombstones);
-    if (outcome.outcome !== 'committed') throw notCommitted(outcome, transactionalId);
+    if (remains.transactions) await log.admin.deleteTopics([transactionsTopic!]);
+    if (remains.schemas) await takeBack(writer, log, schemasTopic!, true, isOfSchemas(options));
+    if (remains.position) await takeBack(writer, log, positionTopic, isOwnTopic(options), isOfPosition(options));
   } finally {
     await writer.close();
   }
 }
+
+async function takeBack(
+  writer: LogWriter,
+  log: Log,
+  topic: string,
+  deletes: boolean,
+  isOwn: (key: string) => boolean,
+): Promise<void> {
+  const { own, others } = await keysOf(log, topic, isOwn);
+  if (deletes && !others) return log.admin.deleteTopics([topic]);
+  const outcome = await writer.transact(own.map((key) => ({ topic, partition: 0, key, value: null })));
+  if (outcome.outcome !== 'committed') throw notCommitted(outcome, writer.transactionalId);
+}
+
+const isOfPosition =
+  ({ name }: ResolvedOptions) =>
+  (key: string): boolean =>
+    key === name || key.startsWith(`${name}/`);
+
+const isOfSchemas =
+  ({ tables }: ResolvedOptions) =>
+  (key: string): boolean =>
+    tables.some(({ table }) => table === key);
 
 const isOwnTopic = ({ name, positionTopic }: ResolvedOptions): boolean =>
   positionTopic === resolveOptions({ ...NOTHING, name }).positionTopic;
@@ -115,16 +155,17 @@ const NOTHING = {
   outbox: false,
 } as const;
 
-interface PositionKeys {
+interface TopicKeys {
   readonly exists: boolean;
-  /** The live keys of this capture: its name, and what stands below it. */
+  /** The live keys of this capture. */
   readonly own: readonly Buffer[];
   /** Whether others have written there. */
   readonly others: boolean;
 }
 
-async function positionKeys(log: Log, topic: string, name: string): Promise<PositionKeys> {
-  if (!(await log.admin.partitionCounts([topic])).has(topic)) return { exists: false, own: [], others: false };
+async function keysOf(log: Log, topic: string | undefined, isOwn: (key: string) => boolean): Promise<TopicKeys> {
+  if (topic === undefined || !(await log.admin.partitionCounts([topic])).has(topic))
+    return { exists: false, own: [], others: false };
   const live = new Set<string>();
   for (const { partition, start, lastStable } of await log.admin.offsets(topic)) {
     if (start >= lastStable) continue;
@@ -132,7 +173,6 @@ async function positionKeys(log: Log, topic: string, name: string): Promise<Posi
       if (key !== null) live[value === null ? 'delete' : 'add'](key.toString());
     });
   }
-  const isOwn = (key: string) => key === name || key.startsWith(`${name}/`);
   const own = [...live].filter(isOwn).map((key) => Buffer.from(key));
   return { exists: true, own, others: [...live].some((key) => !isOwn(key)) };
 }

@@ -55,6 +55,10 @@ export class KafkaAdmin implements LogAdmin {
     await this.#topics.delete(topics);
   }
 
+  async abilities(): Promise<{ readonly endsByEpoch: boolean }> {
+    return { endsByEpoch: await this.#wire.hasTransactionVersion2() };
+  }
+
   async partitionCounts(topics: readonly string[]): Promise<ReadonlyMap<string, number>> {
     if (topics.length > 0) await this.#wire.refresh(topics);
     const counts = new Map<string, number>();

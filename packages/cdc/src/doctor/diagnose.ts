@@ -120,3 +120,10 @@ function publicationFindings({ name, exists, fits, mayChange, tables }: Publicat
 
 /** One line per finding, as they stand in an error. */
 export const findingText = ({ message, fix }: Finding): string => `${message} ${fix}`;
+
+export const fault = (about: string, message: string, fix: string): Finding => ({
+  severity: 'fault',
+  about,
+  message,
+  fix,
+});

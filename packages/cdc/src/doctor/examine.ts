@@ -1,7 +1,7 @@
 import { errorMessage } from '@headwater/core';
 import type { Clock } from '@headwater/core';
 import type { Client } from 'pg';
-import { resolveOptions, topicsOf } from '../capture.options.js';
+import { resolveOptions } from '../capture.options.js';
 import type { CaptureOptions, ResolvedOptions } from '../capture.options.js';
 import { formatLsn } from '../lsn.js';
 import { readPositionIfAny } from '../position.js';
@@ -11,9 +11,11 @@ import { readSlot, slotAlarms, slotHealth } from '../slot-health.js';
 import { SourceTables } from '../source-tables.js';
 import { planResume } from '../verify-slot.js';
 import { tableFaultsOf } from './check-setup.js';
-import { diagnose } from './diagnose.js';
+import { diagnose, fault } from './diagnose.js';
 import type { Finding } from './diagnose.js';
+import { examineTopics } from './examine-topics.js';
 import { readSetup } from './setup-facts.js';
+import { weakKeys } from './weak-keys.js';
 
 /** What a look at everything that a capture needs has found. */
 export interface Examination {
@@ -32,33 +34,6 @@ export async function examine(options: CaptureOptions): Promise<Examination> {
   return { findings: [...postgres.findings, ...kafka], facts: postgres.facts };
 }
 
-async function examineTopics(options: ResolvedOptions): Promise<Finding[]> {
-  const { log, tables, topics } = options;
-  try {
-    const differences = await log.admin.diffTopics(topicsOf(options));
-    // What is missing is made at the start, as it is wanted.
-    const wrong = differences.filter(({ setting }) => setting !== 'topic');
-    const names = topics === undefined ? tables.map(({ topic }) => topic) : [];
-    const found = await log.admin.partitionCounts(names);
-    return [
-      ...wrong.map(({ topic, setting, wanted, found: is, remedy }) => {
-        const message = `${setting} of topic ${topic} is ${is ?? 'not set'}, capture wants ${wanted}.`;
-        const fix = remedy.replace('applyTopics() alters it', 'Type: headwater topics apply --config FILE --yes');
-        return fault(topic, message, fix);
-      }),
-      ...names
-        .filter((topic) => !found.has(topic))
-        .map((topic) =>
-          fault(topic, `topic ${topic} does not exist.`, 'Make it, or let capture make it: leave out topics.manage.'),
-        ),
-    ];
-  } catch (error) {
-    return [
-      fault('kafka', `the brokers cannot be asked: ${errorMessage(error)}`, 'Correct "kafka", or start the brokers.'),
-    ];
-  }
-}
-
 async function examineServer(options: ResolvedOptions): Promise<Examination> {
   const { connectionString, name } = options;
   const opening = [openSession(connectionString, name), openReplicationSession(connectionString, name)] as const;
@@ -71,13 +46,14 @@ async function examineServer(options: ResolvedOptions): Promise<Examination> {
     const found = tables.status === 'fulfilled' ? tables.value : undefined;
     const setup = await readSetup(sql, options, found?.tables, refused);
     const tableFaults = tables.status === 'rejected' ? tableFaultsOf(tables.reason).map(split('fault')) : [];
+    const keys = await weakKeys(sql, found?.tables ?? []);
     const slot = await examineSlot(options, sql);
     const resume =
       replication.status === 'rejected'
         ? []
         : await examinePosition(options, sql, replication.value, found?.keys ?? {});
     return {
-      findings: [...diagnose(setup), ...tableFaults, ...slot.findings, ...resume],
+      findings: [...diagnose(setup), ...tableFaults, ...keys, ...slot.findings, ...resume],
       facts: { postgres: setup.versionNum, role: setup.role.name, ...slot.facts },
     };
   } catch (error) {
@@ -137,8 +113,6 @@ function noSession(error: unknown): Finding {
   const message = `the database cannot be asked: ${errorMessage(error)}.`;
   return fault('postgres', message, 'Correct "postgres", start the server, or let the role in (pg_hba.conf).');
 }
-
-const fault = (about: string, message: string, fix: string): Finding => ({ severity: 'fault', about, message, fix });
 
 /** A sentence and its remedy, as faults of tables and alarms of slots are written. */
 function split(severity: Finding['severity']): (text: string) => Finding {

@@ -151,7 +151,8 @@ describe('headwater capture', () => {
   });
 
   it('C105 leaves nothing of a dropped capture but its records, says so the second time, and refuses while it runs', async () => {
-    const file = config();
+    const about = { schemasTopic: `${source.name}.schemas`, transactionsTopic: `${source.name}.transactions` };
+    const file = config(about);
     const one = run('capture', '--config', file, '--stats');
     await streams(one);
     await source.sql.query(`INSERT INTO a VALUES (1, 'x')`);
@@ -165,16 +166,19 @@ describe('headwater capture', () => {
     const remains = async () => [
       (await source.slotFacts()) !== undefined,
       (await source.sql.query('SELECT 1 FROM pg_publication')).rowCount,
-      (await source.log.admin.partitionCounts([source.positionTopic])).size,
+      (await source.log.admin.partitionCounts([source.positionTopic, ...Object.values(about)])).size,
     ];
-    expect(await remains()).toEqual([true, 1, 1]);
+    expect(await remains()).toEqual([true, 1, 3]);
     const dry = await headwater('drop', '--config', file, '--dry-run', '--json');
-    expect(JSON.parse(dry.out)).toMatchObject({ capture: source.name, would: ['slot', 'publication', 'position'] });
-    expect(await remains()).toEqual([true, 1, 1]);
+    const all = ['slot', 'publication', 'position', 'schemas', 'transactions'];
+    expect(JSON.parse(dry.out)).toMatchObject({ capture: source.name, would: all });
+    expect(await remains()).toEqual([true, 1, 3]);
     const first = await headwater('drop', '--config', file);
     expect(first).toMatchObject({
       code: 0,
-      out: expect.stringMatching(/removed slot, publication, position\. Its topics are kept/),
+      out: expect.stringMatching(
+        /removed slot, publication, position, schemas, transactions\. The topics of its tables are kept/,
+      ),
     });
     expect(await remains()).toEqual([false, 0, 0]);
     expect(await source.seenIn(topic('a'), 1)).toHaveLength(1);
@@ -193,7 +197,8 @@ describe('headwater capture', () => {
       topics: { prefix: `${source.name}.${table}`, partitions: 1 },
       positionTopic: shared,
     });
-    const common = { name: undefined, tables: undefined, topics: undefined };
+    const schemasTopic = `${source.name}.schemas`;
+    const common = { name: undefined, tables: undefined, topics: undefined, schemasTopic };
     const both = run('capture', '--config', config({ ...common, captures: [entry('a'), entry('b')] }), '--stats');
     await eventually(() => {
       const states = both
@@ -206,6 +211,8 @@ describe('headwater capture', () => {
     expect((await headwater('drop', '--config', config({ ...common, captures: [entry('a')] }))).code).toBe(0);
     expect(await readPosition(source.log, shared, `${source.name}_a`)).toBeUndefined();
     expect(await readPosition(source.log, shared, `${source.name}_b`)).toMatchObject({ phase: 'streaming' });
+    const versions = new Map((await source.seenIn(schemasTopic, 3)).map(({ key, value }) => [key, value]));
+    expect([versions.get('public.a'), versions.get('public.b')]).toEqual([undefined, expect.any(String)]);
     const again = run('capture', '--config', config({ ...common, captures: [entry('b')] }), '--stats');
     await streams(again);
     await source.sql.query(`INSERT INTO b VALUES (1, 'x')`);

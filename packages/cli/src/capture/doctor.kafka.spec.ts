@@ -61,6 +61,32 @@ describe('headwater doctor', () => {
     expect(text).toMatchObject({ code: 0, out: expect.stringMatching(new RegExp(`^${source.name}: well`)) });
   });
 
+  it('warns of keys that are not unique, and of topics of tables that forget rows', async () => {
+    await source.sql.query(
+      `CREATE TABLE loose (id int, b text); ALTER TABLE loose REPLICA IDENTITY FULL; CREATE UNIQUE INDEX ON loose (id) WHERE b = '';
+       CREATE TABLE firm (id int NOT NULL UNIQUE, b text); ALTER TABLE firm REPLICA IDENTITY FULL`,
+    );
+    await source.topics(['a', 'loose', 'firm']);
+    const forgets = { topic: source.topic('forgets'), partitions: 1, cleanupPolicy: 'delete' } as const;
+    await source.log.admin.ensureTopics([forgets]);
+    const table = (name: string, topic = source.topic(name)) => ({
+      table: `public.${name}`,
+      topic,
+      keyColumns: ['id'],
+    });
+    const tables = [table('a', forgets.topic), table('loose'), table('firm')];
+    const { code, found } = await examined(config({ tables, topics: { manage: false } }));
+    await source.log.admin.deleteTopics([forgets.topic]);
+    expect([code, Object.keys(found).toSorted((x, y) => (x < y ? -1 : 1))]).toEqual([
+      2,
+      [forgets.topic, 'public.loose'],
+    ]);
+    expect(found['public.loose']).toMatch(
+      /CREATE UNIQUE INDEX ON public.loose \("id"\); ALTER TABLE public.loose ALTER "id" SET NOT NULL/,
+    );
+    expect(found[forgets.topic]).toMatch(/cleanup.policy=delete.*--add-config cleanup.policy=compact/);
+  });
+
   it('names every fault of tables, topics and slot with its fix', async () => {
     const { admin } = source.log;
     await source.sql.query(

@@ -4,7 +4,12 @@ import { UsageError } from '../usage.js';
 
 export const drop: Command = {
   name: 'drop',
-  usage: [['drop --config FILE [--dry-run]', 'removes slot, publication and position of captures; the records stay']],
+  usage: [
+    [
+      'drop --config FILE [--dry-run]',
+      'removes slot, publication, position and the topics about captures; their records stay',
+    ],
+  ],
   async run({ operands, flags, config, log, say, ask }) {
     if (operands.length > 0)
       throw new UsageError([`drop ${operands[0]}: no such thing.`], 'Type: headwater drop --config FILE');
@@ -37,12 +42,12 @@ export const drop: Command = {
 };
 
 const listed = (remains: CaptureRemains): string[] =>
-  (['slot', 'publication', 'position'] as const).filter((part) => remains[part]);
+  (['slot', 'publication', 'position', 'schemas', 'transactions'] as const).filter((part) => remains[part]);
 
 function told(name: string, remains: CaptureRemains, dryRun: boolean): string {
   const parts = listed(remains);
   if (parts.length === 0) return `${name}: there is no slot, publication or position any more. Nothing to remove.`;
   return dryRun
     ? `${name}: would remove ${parts.join(', ')}. Nothing was changed.`
-    : `${name}: removed ${parts.join(', ')}. Its topics are kept.`;
+    : `${name}: removed ${parts.join(', ')}. The topics of its tables are kept.`;
 }

@@ -179,6 +179,11 @@ export interface LogAdmin {
    * `cleanup.policy`, partition count and the given settings.
    */
   ensureTopics(specs: readonly TopicSpec[]): Promise<void>;
+  /**
+   * What the log's servers can. Rejects when one lacks what its driver cannot do without. `endsByEpoch`: each end of a transaction gives its writer a new epoch, so that
+   * a lost answer to it is asked for again; else the end is `unknown`.
+   */
+  abilities(): Promise<{ readonly endsByEpoch: boolean }>;
   /** Number of partitions per topic; a topic that does not exist is absent. */
   partitionCounts(topics: readonly string[]): Promise<ReadonlyMap<string, number>>;
   /** Per partition: where the log starts, its last stable offset and its high watermark. */

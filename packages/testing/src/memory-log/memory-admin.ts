@@ -27,6 +27,10 @@ export class MemoryAdmin implements LogAdmin {
     });
   }
 
+  abilities(): Promise<{ readonly endsByEpoch: boolean }> {
+    return this.#ask(() => ({ endsByEpoch: true }));
+  }
+
   partitionCounts(topics: readonly string[]): Promise<ReadonlyMap<string, number>> {
     return this.#ask(() => new Map(this.#found(topics).map(([name, topic]) => [name, topic.partitions.length])));
   }

@@ -190,6 +190,7 @@ function withAdmin(log: Log, change: Partial<Log['admin']>): Log {
   return {
     ...log,
     admin: {
+      abilities: () => admin.abilities(),
       ensureTopics: (specs) => admin.ensureTopics(specs),
       partitionCounts: (topics) => admin.partitionCounts(topics),
       offsets: (topic) => admin.offsets(topic),

@@ -1,8 +1,10 @@
+import { controlTopicOf, stateTopicOf } from '@headwater/core';
 import type { Log, LogWriter } from '@headwater/core';
 import type { Client } from 'pg';
 import { resolveOptions } from './capture.options.js';
 import type { CaptureOptions, ResolvedOptions } from './capture.options.js';
 import { CaptureError } from './cdc.errors.js';
+import { parkedNameOf } from './parking/parked-topics.js';
 import { readRecords } from './position.js';
 import { openSession, quoteName, textRows } from './postgres-session.js';
 import { notCommitted } from './publish.errors.js';
@@ -17,6 +19,8 @@ export interface CaptureRemains {
   readonly schemas: boolean;
   /** `transactionsTopic`. */
   readonly transactions: boolean;
+  /** What it has parked. The history of that, `….parked`, stays as published records do. */
+  readonly parked: boolean;
 }
 
 export type DropOptions = Pick<
@@ -39,15 +43,16 @@ export async function captureRemains(options: DropOptions): Promise<CaptureRemai
 }
 
 /**
- * Removes slot, publication, position, the recorded versions of `tables` and the topic of transactions of a capture that does not run, and resolves with what was
- * there. The records of its tables stay. The slot goes first and the position last: after a crash in between a start is refused (CDC_SLOT_MISSING), and a
- * second call removes the rest.
+ * Removes slot, publication, what is parked, position, the recorded versions of `tables` and the topic of transactions of a capture that does not run, and
+ * resolves with what was there. The records of its tables stay. The slot goes first and the position last: after a crash in between a start is refused
+ * (CDC_SLOT_MISSING), and a second call removes the rest.
  */
 export async function dropCapture(options: DropOptions): Promise<CaptureRemains> {
   return withSession(options, async (resolved, sql) => {
     const remains = await look(resolved, sql);
     if (remains.slot) await dropSlot(sql, resolved.slot);
     if (remains.publication) await sql.query(`DROP PUBLICATION IF EXISTS ${quoteName(resolved.publication)}`);
+    if (remains.parked) await resolved.log.admin.deleteTopics(await parkedState(resolved));
     if (remains.position || remains.schemas || remains.transactions) await dropTopics(resolved, remains);
     return remains;
   });
@@ -82,7 +87,14 @@ async function look(options: ResolvedOptions, sql: Client): Promise<CaptureRemai
     position: position.own.length > 0 || (position.exists && isOwnTopic(options)),
     schemas: schemas.own.length > 0 || (schemas.exists && !schemas.others),
     transactions: (await log.admin.partitionCounts(transactions)).size > 0,
+    parked: (await parkedState(options)).length > 0,
   };
+}
+
+/** The topics of what is parked now, and of orders for it, as far as they are there. */
+async function parkedState({ log, name }: ResolvedOptions): Promise<string[]> {
+  const of = parkedNameOf(name);
+  return [...(await log.admin.partitionCounts([stateTopicOf(of), controlTopicOf(of)])).keys()];
 }
 
 async function dropSlot(sql: Client, slot: string): Promise<void> {

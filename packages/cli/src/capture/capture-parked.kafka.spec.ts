@@ -26,7 +26,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   await Promise.all(running.map((one) => one.kill('SIGKILL')));
-  await source.log.admin.deleteTopics(parkingTopics(source.name).map(({ topic }) => topic));
+  await source.log.admin.deleteTopics([`headwater.${name()}.parked`]);
   await source.close();
 });
 afterAll(() => configs.remove());
@@ -95,5 +95,11 @@ describe('headwater parked, of a capture', () => {
       '2 u 20',
     ]);
     expect((await parked('list', name())).out).toMatch(new RegExp(`^${source.topic('b')}/1  1 parked[^\\n]*$`));
+    await running.at(-1)!.kill('SIGTERM');
+    await source.slotFree();
+    const dropped = await headwater('drop', '--config', file, '--json');
+    expect(JSON.parse(dropped.out)).toMatchObject({ removed: ['slot', 'publication', 'parked', 'position'] });
+    const names = parkingTopics(source.name).map(({ topic }) => topic);
+    expect([...(await source.log.admin.partitionCounts(names)).keys()]).toEqual([`headwater.${name()}.parked`]);
   });
 });

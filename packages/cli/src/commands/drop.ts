@@ -7,7 +7,7 @@ export const drop: Command = {
   usage: [
     [
       'drop --config FILE [--dry-run]',
-      'removes slot, publication, position and the topics about captures; their records stay',
+      'removes slot, publication, position, what is parked and the topics about captures; their records stay',
     ],
   ],
   async run({ operands, flags, config, log, say, ask }) {
@@ -42,11 +42,12 @@ export const drop: Command = {
 };
 
 const listed = (remains: CaptureRemains): string[] =>
-  (['slot', 'publication', 'position', 'schemas', 'transactions'] as const).filter((part) => remains[part]);
+  (['slot', 'publication', 'parked', 'position', 'schemas', 'transactions'] as const).filter((part) => remains[part]);
 
 function told(name: string, remains: CaptureRemains, dryRun: boolean): string {
   const parts = listed(remains);
-  if (parts.length === 0) return `${name}: there is no slot, publication or position any more. Nothing to remove.`;
+  if (parts.length === 0)
+    return `${name}: there is no slot, publication, position or anything parked any more. Nothing to remove.`;
   return dryRun
     ? `${name}: would remove ${parts.join(', ')}. Nothing was changed.`
     : `${name}: removed ${parts.join(', ')}. The topics of its tables are kept.`;

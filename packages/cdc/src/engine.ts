@@ -4,6 +4,7 @@ import { captureMetrics } from './capture-metrics.js';
 import { Capture } from './capture.js';
 import type { CapturedTable, CaptureOptions } from './capture.options.js';
 import type { SlotAlarmPolicy } from './slot-health.js';
+import { parkingTopics } from './parking/parked-topics.js';
 import { SlotWatch } from './slot-watch.js';
 
 export interface CaptureEngineOptions {
@@ -11,6 +12,10 @@ export interface CaptureEngineOptions {
   readonly connectionString: string;
   /** Default `initial`. */
   readonly snapshot?: CaptureOptions['snapshot'];
+  /** What becomes of a change that its topic does not take, that cannot be encoded, or, with `contracts`, that breaks its class. Default `halt`. */
+  readonly onRefused?: CaptureOptions['onRefused'];
+  /** `checked`: every row must fulfil its `@Changelog` class before it is published, at several times the cost per row. Default: readers check. */
+  readonly contracts?: 'checked' | 'unchecked';
   /** When the slot is worth a warning in the log and an alarm in the metrics. Default SLOT_ALARM_DEFAULTS. */
   readonly slotAlarms?: SlotAlarmPolicy;
 }
@@ -27,11 +32,15 @@ export function capture(options: CaptureEngineOptions): Engine {
     plan(features) {
       const tables = features.classes.flatMap((type): CapturedTable[] => {
         const model = modelOf(type);
-        return model?.table === undefined ? [] : [{ table: model.table, topic: model.topic }];
+        const contract = options.contracts === 'checked' ? { contract: type } : {};
+        return model?.table === undefined ? [] : [{ table: model.table, topic: model.topic, ...contract }];
       });
       return {
         mistakes: duplicates(tables),
-        topics: [{ ...compacted(positionTopicOf(options.name)), partitions: 1 }],
+        topics: [
+          { ...compacted(positionTopicOf(options.name)), partitions: 1 },
+          ...(options.onRefused === 'park' ? parkingTopics(options.name) : []),
+        ],
         ddl: [],
         parts: [{ role: 'capture', start: async (context) => [await startCapture(options, tables, context)] }],
       };
@@ -57,6 +66,7 @@ async function startCapture(
       log: context.log,
       tables,
       snapshot: options.snapshot ?? 'initial',
+      ...(options.onRefused === undefined ? {} : { onRefused: options.onRefused }),
       outbox: true,
       logger: { info: (message) => logger.log(message), warn: (message) => logger.warn(message) },
     });

@@ -303,4 +303,36 @@ describe('parked changes', () => {
       expect(brief(await parked('2', 2))).toEqual(['c far too long CONTRACT_VIOLATED', 't null KEY_PARKED']);
     },
   );
+
+  it('C81 keeps partition and key of a table whose rows lie by another column and share a topic, parked, read again and truncated', async () => {
+    await source.topics(['a'], 4);
+    await source.sql.query(
+      'CREATE TABLE c (id int PRIMARY KEY, tenant text, b text); ALTER TABLE c REPLICA IDENTITY FULL',
+    );
+    const table = { table: 'public.c', topic: source.topic('a'), partitionBy: ['tenant'], keyWithTable: true };
+    const options = { onRefused: 'park', tables: [{ ...table, contract: WiderRow }], truncate: 'tombstones' } as const;
+    await source.started(['c'], options);
+    const tenants = ['north', 'south', 'east', 'west'];
+    const insert = (id: number, of: string, b: string) =>
+      source.sql.query('INSERT INTO c VALUES ($1, $2, $3)', [id, of, b]);
+    for (const [id, of] of tenants.entries()) await insert(id, of, 'fits');
+    for (const [id, of] of tenants.entries()) await insert(10 + id, of, 'x'.repeat(60));
+    for (const [id, of] of tenants.entries()) await insert(20 + id, of, 'y'.repeat(2_000_000));
+    await eventually(async () => expect(await listed()).toHaveLength(8));
+    await source.sql.query(`UPDATE c SET b = 'shorter' WHERE id >= 20`);
+    await eventually(async () => expect((await listed()).map(({ units }) => units.length)).toContain(2));
+    const key = (id: number) => JSON.stringify(['public.c', String(id)]);
+    for (const id of [20, 21, 22, 23]) {
+      await parked(key(id), 2);
+      expect(await ask(key(id), { act: 'retry' })).toMatchObject({ outcome: 'done', handled: 2 });
+    }
+    const seen = await source.seenCount('a', 12);
+    const partitionOf = (id: number) => seen.filter((one) => one.key === key(id)).map(({ record }) => record.partition);
+    for (const id of [0, 1, 2, 3]) expect(partitionOf(20 + id)).toEqual([...partitionOf(id), ...partitionOf(id)]);
+    await source.sql.query('TRUNCATE c');
+    for (const [id] of tenants.entries()) {
+      const { units } = await parked(key(10 + id), 2);
+      expect(units.map((unit) => recordOf(unit).partition)).toEqual([...partitionOf(id), ...partitionOf(id)]);
+    }
+  });
 });

@@ -94,7 +94,8 @@ export class Parking {
     this.#partitions.set(topic, partitions);
     const most = maxBatchBytes - BATCH_HEADER_BYTES;
     this.#limits.set(topic, most);
-    if (this.topics.includes(topic)) return undefined;
+    const { schemasTopic, transactionsTopic } = this.options;
+    if ([...this.topics, schemasTopic, transactionsTopic].includes(topic)) return undefined;
     let guard = this.#guards.get(topic);
     if (guard === undefined) this.#guards.set(topic, (guard = new Guard(this, topic)));
     // A refusal by the log itself names more than is known here, and halts.

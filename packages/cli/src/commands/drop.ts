@@ -46,8 +46,7 @@ const listed = (remains: CaptureRemains): string[] =>
 
 function told(name: string, remains: CaptureRemains, dryRun: boolean): string {
   const parts = listed(remains);
-  if (parts.length === 0)
-    return `${name}: there is no slot, publication or position any more. Nothing to remove.`;
+  if (parts.length === 0) return `${name}: there is no slot, publication or position any more. Nothing to remove.`;
   return dryRun
     ? `${name}: would remove ${parts.join(', ')}. Nothing was changed.`
     : `${name}: removed ${parts.join(', ')}. The topics of its tables are kept.`;

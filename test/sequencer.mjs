@@ -15,6 +15,7 @@ const FIRST = [
   'hot-path.kafka.spec.ts',
   'standby.kafka.spec.ts',
   'soundness-capture.spec.ts',
+  'soak-capture.spec.ts',
 ];
 
 export default class LongestFirst extends Sequencer {

@@ -58,6 +58,11 @@ export class Captures {
     });
   }
 
+  /** SIGSTOP, SIGCONT: it keeps its connections and says nothing. */
+  signal(name) {
+    this.#child.kill(name);
+  }
+
   async kill() {
     const child = this.#child;
     if (child.exitCode !== null || child.signalCode !== null) throw new Error('a capture ended by itself');

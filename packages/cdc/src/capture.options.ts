@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os';
 import { systemClock } from '@headwater/core';
 import type { Clock, Log, MessageClass, TopicSpec } from '@headwater/core';
 import type { ColumnRule } from './column-rules.js';
@@ -132,6 +133,14 @@ export interface CaptureOptions {
   readonly snapshotWorkers?: number;
   /** Bytes received and not yet published at which the socket is paused. Default 16 MiB. */
   readonly maxQueuedBytes?: number;
+  /**
+   * `on`: PostgreSQL sends a transaction above its `logical_decoding_work_mem` while it is still open, and capture keeps it, encrypted, on its own disk until
+   * it commits: the server decodes and sends nothing of it at the commit. Nothing of it is published before. Turn it on for transactions of
+   * millions of rows. Default `off`: the server keeps them, and sends each whole at its commit.
+   */
+  readonly streaming?: 'off' | 'on';
+  /** Where `streaming` keeps what is not committed beyond 1 MiB, in a directory of its own. Only the owner of the slot writes there. Default: the system's for temporary files. */
+  readonly spoolDirectory?: string;
   /** Silence from the server that counts as loss. Default 30,000. */
   readonly inboundTimeoutMs?: number;
   /** Called for every error, those that lead to a reconnect included. */
@@ -149,6 +158,8 @@ export const CAPTURE_DEFAULTS = {
   snapshotChunkRows: 5_000,
   snapshotWorkers: 2,
   maxQueuedBytes: 16 * 1024 * 1024,
+  streaming: 'off',
+  spoolDirectory: tmpdir(),
   inboundTimeoutMs: 30_000,
   generatedColumns: 'none',
   truncate: 'stop',

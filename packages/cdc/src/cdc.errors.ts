@@ -10,6 +10,7 @@ export type CdcErrorCode =
   | 'CDC_KEY_CHANGED'
   | 'CDC_KEY_NULL'
   | 'CDC_MESSAGE_INVALID'
+  | 'CDC_MESSAGE_UNPLACED'
   | 'CDC_OTHER_CLUSTER'
   | 'CDC_POSITION_INVALID'
   | 'CDC_PROTOCOL'
@@ -23,6 +24,8 @@ export type CdcErrorCode =
   | 'CDC_SLOT_LOST'
   | 'CDC_SLOT_MISSING'
   | 'CDC_SLOT_UNKNOWN'
+  | 'CDC_SPOOL_FAILED'
+  | 'CDC_SPOOL_UNUSABLE'
   | 'CDC_STATE_INVALID'
   | 'CDC_STREAM_LOST'
   | 'CDC_TABLE_UNPUBLISHED'
@@ -32,7 +35,16 @@ export type CdcErrorCode =
   | 'CDC_VALUE_INVALID'
   | 'CDC_VALUE_OMITTED';
 
-const RETRYABLE: ReadonlySet<CdcErrorCode> = new Set(['CDC_PUBLISH_FAILED', 'CDC_SLOT_BUSY', 'CDC_STREAM_LOST']);
+const RETRYABLE: ReadonlySet<CdcErrorCode> = new Set([
+  'CDC_MESSAGE_UNPLACED',
+  'CDC_PUBLISH_FAILED',
+  'CDC_SLOT_BUSY',
+  'CDC_SPOOL_FAILED',
+  'CDC_STREAM_LOST',
+]);
+
+/** What happens to transactions that are streamed while they are open, and not to those that come whole. */
+const OF_STREAMING: ReadonlySet<CdcErrorCode> = new Set(['CDC_MESSAGE_UNPLACED', 'CDC_SPOOL_FAILED']);
 
 /** A refusal or halt of capture: a stable code, the facts as fields, and the remedy in the message. */
 export class CaptureError extends HeadwaterError {
@@ -65,6 +77,11 @@ export function isOfLog(error: unknown): boolean {
   if (!(error instanceof HeadwaterError)) return false;
   if (error.code === 'CDC_PUBLISH_FAILED') return error.facts['outcome'] !== undefined;
   return /^(KAFKA|LOG)_/.test(error.code);
+}
+
+/** Whether the same would come again on a connection that streams transactions while they are open. */
+export function isOfStreaming(error: unknown): boolean {
+  return error instanceof CaptureError && OF_STREAMING.has(error.code);
 }
 
 /** Whether capture halts (true) or reconnects with back-off (false) after this error. Everything foreign is worth another try. */

@@ -16,6 +16,10 @@ export interface CaptureEngineOptions {
   readonly onRefused?: CaptureOptions['onRefused'];
   /** `checked`: every row must fulfil its `@Changelog` class before it is published, at several times the cost per row. Default: readers check. */
   readonly contracts?: 'checked' | 'unchecked';
+  /** Default `off`. */
+  readonly streaming?: CaptureOptions['streaming'];
+  /** Default: the system's for temporary files. */
+  readonly spoolDirectory?: string;
   /** When the slot is worth a warning in the log and an alarm in the metrics. Default SLOT_ALARM_DEFAULTS. */
   readonly slotAlarms?: SlotAlarmPolicy;
 }
@@ -68,6 +72,8 @@ async function startCapture(
       snapshot: options.snapshot ?? 'initial',
       ...(options.onRefused === undefined ? {} : { onRefused: options.onRefused }),
       outbox: true,
+      ...(options.streaming === undefined ? {} : { streaming: options.streaming }),
+      ...(options.spoolDirectory === undefined ? {} : { spoolDirectory: options.spoolDirectory }),
       logger: { info: (message) => logger.log(message), warn: (message) => logger.warn(message) },
     });
   let current = open();

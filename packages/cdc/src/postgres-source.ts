@@ -18,6 +18,7 @@ import type { ServerFacts } from './verify-slot.js';
 export function postgresSource(options: ResolvedOptions): Source {
   const { connectionString, name } = options;
   let served = false;
+  const mode: StreamingMode = { wholeNext: false };
   return {
     async connect() {
       const opening = [openSession(connectionString, name), openReplicationSession(connectionString, name)] as const;
@@ -26,13 +27,19 @@ export function postgresSource(options: ResolvedOptions): Source {
         if (session.status === 'rejected') throw refusedSession(session.reason, connectionString);
         const tables = await checkSetup(session.value, options, replication, served);
         served = true;
-        return new PostgresConnection(options, session.value, await opening[1], tables);
+        return new PostgresConnection(options, session.value, await opening[1], tables, mode);
       } catch (error) {
         await Promise.all(opening.map((session) => session.then(end, () => {})));
         throw error;
       }
     },
   };
+}
+
+/** Of all connections of one capture. */
+interface StreamingMode {
+  /** The next stream brings every transaction whole, at its commit. */
+  wholeNext: boolean;
 }
 
 class PostgresConnection implements SourceConnection {
@@ -43,6 +50,7 @@ class PostgresConnection implements SourceConnection {
     private readonly sql: Client,
     private readonly replication: Client,
     readonly tables: SourceTables,
+    private readonly mode: StreamingMode,
   ) {}
 
   async facts(): Promise<ServerFacts> {
@@ -100,8 +108,11 @@ class PostgresConnection implements SourceConnection {
   }
 
   async stream(ack: AckPolicy): Promise<SourceStream> {
-    const stream = new ReplicationStream(this.options, ack);
+    const { mode, options } = this;
+    const streaming = mode.wholeNext ? 'off' : options.streaming;
+    const stream = new ReplicationStream({ ...options, streaming }, ack, () => (mode.wholeNext = true));
     await stream.start();
+    mode.wholeNext = false;
     return stream;
   }
 

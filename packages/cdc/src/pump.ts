@@ -1,7 +1,7 @@
 import type { Clock, LogWriter } from '@headwater/core';
 import type { AckPolicy } from './ack-policy.js';
 import type { ResolvedOptions } from './capture.options.js';
-import { isFatal } from './cdc.errors.js';
+import { isFatal, isOfStreaming } from './cdc.errors.js';
 import type { CaptureError } from './cdc.errors.js';
 import { formatLsn } from './lsn.js';
 import type { Lsn } from './lsn.js';
@@ -18,8 +18,12 @@ import type { LearnedLimits } from './parking/learned-limits.js';
 import { ParkedOrders } from './parking/parked-orders.js';
 import { Parking } from './parking/parking.js';
 import { presentRecord } from './parking/present-record.js';
+import { spoolPath } from './streamed/spool-path.js';
+import { Spools } from './streamed/spools.js';
+import { StreamedTransactions } from './streamed/streamed-transactions.js';
 import { readTopicLimits } from './topic-limits.js';
 import { TransactionAssembler } from './transaction-assembler.js';
+import type { WalMessage } from './transaction-assembler.js';
 import { TransactionLog } from './transaction-log.js';
 import { Truncations } from './truncation.js';
 import { WalFrames } from './wal-frames.js';
@@ -98,7 +102,8 @@ export async function pump(run: Pump): Promise<void> {
     schemas,
     transactionsTopic === undefined ? undefined : new TransactionLog(transactionsTopic),
   );
-  const work = new FrameWork(run, assembler, publisher, orders);
+  const spools = run.options.streaming === 'off' ? undefined : await Spools.open(spoolPath(run.options, run.position));
+  const work = new FrameWork(run, assembler, publisher, orders, spools);
   const over = new AbortController();
   let listening: Promise<void> | undefined;
   const onStop = () => stream.wake();
@@ -128,6 +133,7 @@ export async function pump(run: Pump): Promise<void> {
     }
     await publisher.drain();
   } catch (error) {
+    if (isOfStreaming(error)) stream.wholeNext();
     // What came before a refused message is complete and may still be published.
     if (isFatal(error)) await publisher.drain().catch(() => {});
     throw error;
@@ -136,6 +142,7 @@ export async function pump(run: Pump): Promise<void> {
     over.abort();
     orders?.end();
     await listening;
+    await spools?.close();
     await publisher.abandon();
   }
 }
@@ -173,23 +180,28 @@ async function describeNew(run: Pump, schemas: SchemaLog, publisher: Publisher):
 /** Works through bytes frame by frame, and waits where it must. */
 class FrameWork {
   readonly #frames = new WalFrames();
+  readonly #streamed: StreamedTransactions;
 
   constructor(
     private readonly run: Pump,
     private readonly assembler: TransactionAssembler,
     private readonly publisher: Publisher,
     private readonly orders: ParkedOrders | undefined,
-  ) {}
+    spools: Spools | undefined,
+  ) {
+    const put = (message: WalMessage) => this.#put(message);
+    const { outbox } = run.options;
+    this.#streamed = new StreamedTransactions({ spools, put, outbox, signal: run.signal });
+  }
 
   async on(bytes: Buffer): Promise<void> {
-    const { assembler, publisher, run, orders } = this;
+    const { assembler, run, orders } = this;
     const frames = this.#frames;
     frames.feed(bytes);
     for (let kind = frames.next(); kind !== undefined; kind = frames.next()) {
       if (kind === 'message') {
-        const asked = assembler.accept(frames);
+        const asked = this.#streamed.accept(frames);
         if (asked !== undefined) await asked;
-        if (publisher.isFull) await publisher.makeRoom();
         if (orders !== undefined && orders.due && !assembler.inTransaction) await orders.obey();
         // A stop leaves what was not begun to the next start.
         if (run.signal.aborted) return;
@@ -198,12 +210,23 @@ class FrameWork {
     }
   }
 
+  /** Returns a promise only when it has to ask, or to make room. */
+  #put(message: WalMessage): Promise<void> | undefined {
+    const asked = this.assembler.accept(message);
+    if (asked !== undefined) return asked.then(() => this.#room());
+    return this.#room();
+  }
+
+  #room(): Promise<void> | undefined {
+    return this.publisher.isFull ? this.publisher.makeRoom() : undefined;
+  }
+
   #keepalive(): void {
     const { run, publisher, assembler } = this;
     const { lsn, replyRequested } = this.#frames;
     run.onWal(lsn);
     // P3: while a transaction is open the keepalive's LSN may lie behind rows that are not published.
-    if (!assembler.inTransaction) {
+    if (!assembler.inTransaction && !this.#streamed.inBlock) {
       run.ack.received(lsn);
       publisher.reached(lsn);
     }

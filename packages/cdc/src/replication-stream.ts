@@ -15,6 +15,7 @@ export interface StreamOptions {
   readonly name: string;
   readonly slot: string;
   readonly publication: string;
+  readonly streaming: 'off' | 'on';
   readonly maxQueuedBytes: number;
   readonly inboundTimeoutMs: number;
   readonly clock: Clock;
@@ -32,6 +33,8 @@ export interface WalStream {
   sendStatus(): void;
   /** A whole frame among the bytes that is not replication data, as the error or the end of the stream: for who owns the connection. */
   control(frame: Buffer): void;
+  /** The connection after this one is to bring every transaction whole, at its commit. */
+  wholeNext(): void;
 }
 
 /** Half of what a keepalive that asks for a reply may wait for it, also while nobody reads the stream. */
@@ -69,6 +72,7 @@ export class ReplicationStream implements WalStream {
   constructor(
     private readonly options: StreamOptions,
     private readonly ack: AckPolicy,
+    private readonly onWholeNext: () => void,
   ) {
     this.lost = new Promise<never>((_, reject) => (this.#lose = reject));
     // Whoever waits for it is told.
@@ -141,6 +145,10 @@ export class ReplicationStream implements WalStream {
     this.#taken?.forward(frame);
   }
 
+  wholeNext(): void {
+    this.onWholeNext();
+  }
+
   /** Sends a last status and closes. Afterwards the server has released the slot, or the socket is destroyed. */
   async close(): Promise<void> {
     this.#closing.abort();
@@ -163,7 +171,8 @@ export class ReplicationStream implements WalStream {
 
   /** The start command, and the socket's bytes from its answer on. */
   #plugin() {
-    const how = `proto_version '1', publication_names ${quoteText(quoteName(this.options.publication))}, messages 'true'`;
+    const protocol = this.options.streaming === 'on' ? `proto_version '2', streaming 'on'` : `proto_version '1'`;
+    const how = `${protocol}, publication_names ${quoteText(quoteName(this.options.publication))}, messages 'true'`;
     return {
       name: 'pgoutput',
       options: {},

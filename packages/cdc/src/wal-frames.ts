@@ -63,6 +63,11 @@ export class WalFrames {
     return rest;
   }
 
+  /** Where the frame of the message begins. */
+  get frameStart(): number {
+    return this.#frameAt;
+  }
+
   /** Where the WAL stood: of the message, or of the keepalive. */
   get lsn(): Lsn {
     return this.bytes.readBigUInt64BE(this.#frameAt + FRAME_HEADER + 1) as Lsn;

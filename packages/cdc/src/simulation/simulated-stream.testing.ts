@@ -55,6 +55,8 @@ export class SimulatedStream {
     this.#fail(new CaptureError('CDC_STREAM_LOST', `the server sent ${frame.toString('latin1', 0, 1)}.`));
   }
 
+  wholeNext(): void {}
+
   async close(): Promise<void> {
     this.sendStatus();
     this.#closing.abort();

@@ -90,6 +90,8 @@ const OWN = {
   snapshotWorkers: optional(integer(1, 64)),
   maxQueuedBytes: optional(integer(65_536)),
   inboundTimeoutMs: optional(integer(1_000)),
+  streaming: optional(oneOf('off', 'on')),
+  spoolDirectory: optional(text),
 };
 const KAFKA = { kafka: required(kafkaSettings, '"kafka": { "brokers": ["host:port"] }') };
 const one = object({ ...OWN, ...KAFKA });

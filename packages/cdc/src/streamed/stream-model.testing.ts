@@ -74,7 +74,7 @@ export class StreamingServer {
 
   /** What is open by then is left open. */
   finish(): void {
-    for (const of of [...this.#open]) if (this.random.chance(0.7)) this.#commit(of);
+    for (const of of this.#open.slice()) if (this.random.chance(0.7)) this.#commit(of);
   }
 
   #write(of: Transaction): void {

@@ -159,11 +159,15 @@ export class StreamedTransactions {
     return of.spools.truncate(of.spool, Math.min(seen.at, of.spool.length));
   }
 
-  async #commit(message: FramedMessage): Promise<void> {
+  #commit(message: FramedMessage): Promise<void> {
     checkLength(message, 30);
     const xid = message.bytes.readUInt32BE(message.start + 1);
     const of = this.#open.get(xid);
     if (of === undefined) throw refused(message, `commit of transaction ${xid}, which is not streamed`);
+    return this.#whole(xid, of, message);
+  }
+
+  async #whole(xid: number, of: Streamed, message: FramedMessage): Promise<void> {
     // A transaction of which nothing is left does not come at all in version 1.
     if (of.spool.length > 0) await this.#replay(of, message);
     if (this.options.signal.aborted) return;

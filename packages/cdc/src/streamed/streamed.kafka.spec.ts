@@ -1,16 +1,10 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { eventually, faultProxy } from '@headwater/testing';
-import type { FaultProxy } from '@headwater/testing';
-import type { CaptureProcess } from '../capture-process.testing.js';
-import { brokers, Source } from '../source.testing.js';
-
-const END_TXN = 26;
+import { Source } from '../source.testing.js';
 
 let source: Source;
-let kafka: FaultProxy;
 let directory: string;
 beforeEach(async () => {
   source = await Source.open();
@@ -18,12 +12,9 @@ beforeEach(async () => {
   await source.sql.query('CREATE TABLE a (id int PRIMARY KEY, b text)');
   await workMemory('64kB');
   await source.topics(['a', 'out'], 2);
-  const [host, port] = brokers[0]!.split(':');
-  kafka = await faultProxy({ target: { host: host!, port: Number(port) }, protocol: 'kafka' });
 });
 afterEach(async () => {
   await source.close();
-  await kafka.close();
   await rm(directory, { recursive: true, force: true });
 });
 
@@ -35,12 +26,6 @@ async function workMemory(size: string): Promise<void> {
 }
 
 const streaming = () => ({ streaming: 'on', spoolDirectory: directory, snapshot: 'never' }) as const;
-
-/** Files with open transactions, each in the directory of its slot. */
-async function files(): Promise<string[]> {
-  const found = await readdir(directory, { recursive: true });
-  return found.filter((name) => name.endsWith('.spool'));
-}
 
 const rows = (from: number, to: number) =>
   `INSERT INTO a SELECT g, repeat('x', 200) FROM generate_series(${from}, ${to}) g`;
@@ -67,5 +52,3 @@ describe('streamed transactions', () => {
     },
   );
 });
-void [eventually, END_TXN, files];
-export type Unused = CaptureProcess;

@@ -42,8 +42,14 @@ async function files(): Promise<string[]> {
   return found.filter((name) => name.endsWith('.spool'));
 }
 
+/** What an open transaction has written is read by nobody before it is flushed: a commit does that, of any other. */
+async function flushed(): Promise<void> {
+  await source.sql.query(`SELECT pg_logical_emit_message(true, 'other', '')`);
+}
+
 /** Resolves when the server has decoded, and sent, all that was written. */
 async function sent(): Promise<void> {
+  await flushed();
   const end = await source.walLsn();
   await eventually(async () => {
     const { rows: found } = await source.sql.query<{ lsn: string }>(
@@ -85,12 +91,14 @@ describe('streamed transactions', () => {
     await source.started(['a'], streaming());
     const large = await source.client();
     await large.query(`BEGIN; ${rows(1, 20_000)}`);
+    await flushed();
     await eventually(async () => expect(await files()).toHaveLength(1));
     const begun = await source.walLsn();
     await source.sql.query(rows(30_001, 30_001));
     expect(await keys(1)).toEqual([30_001]);
     await eventually(async () => expect(parseLsn((await source.slotFacts())!.confirmed) > begun).toBe(true));
     await large.query('ROLLBACK');
+    await flushed();
     await eventually(async () => expect(await files()).toEqual([]));
     await source.sql.query(rows(30_002, 30_002));
     expect(await keys(2)).toEqual([30_001, 30_002]);
@@ -101,6 +109,7 @@ describe('streamed transactions', () => {
     const first = await source.process(['a'], streaming());
     const large = await source.client();
     await large.query(`BEGIN; ${rows(1, 20_000)}`);
+    await flushed();
     await eventually(async () => expect(await files()).toHaveLength(1));
     const begun = await source.walLsn();
     await source.sql.query(rows(30_001, 30_001));
@@ -127,6 +136,7 @@ describe('streamed transactions', () => {
       apiKey === PRODUCE && bytes > 50_000 && ++parts === 3 ? { at: 'request', act: 'drop' } : undefined;
     const large = await source.client();
     await large.query(`BEGIN; ${rows(1, 20_000)}`);
+    await flushed();
     await eventually(async () => expect(await files()).toHaveLength(1));
     expect(parts).toBe(0);
     await large.query('COMMIT');
@@ -154,6 +164,7 @@ describe('streamed transactions', () => {
     await large.query(`BEGIN; ${rows(1, 1_000)}; SAVEPOINT s; ${emit('rolled back')}; ${rows(2_001, 3_000)}`);
     await sent();
     await large.query(`ROLLBACK TO s; ${rows(4_001, 4_002)}; ${emit('committed')}`);
+    await flushed();
     await eventually(() => expect(capture.status().reconnects).toBe(1));
     await large.query('COMMIT');
     expect(await keys(1_002)).toEqual([...range(1, 1_000), 4_001, 4_002]);
@@ -167,6 +178,7 @@ describe('streamed transactions', () => {
     const capture = await source.started(['a'], streaming());
     const large = await source.client();
     await large.query(`BEGIN; ${rows(1, 20_000)}`);
+    await flushed();
     const [file] = await eventually(async () => {
       const found = await files();
       expect(found).toHaveLength(1);
@@ -218,6 +230,7 @@ describe('streamed transactions', () => {
       await answer();
       const large = await source.client();
       await large.query(`BEGIN; INSERT INTO a SELECT i, 'of a million' FROM generate_series(1, 1000000) i`);
+      await flushed();
       await eventually(async () => expect(await files()).toHaveLength(1));
       await source.sql.query(`INSERT INTO a VALUES (0, 'small')`);
       child.stdin!.write('rows 1\n');

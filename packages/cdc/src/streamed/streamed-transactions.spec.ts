@@ -4,7 +4,10 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { errorCode } from '@headwater/core';
 import { seededRandom } from '@headwater/testing';
-import { begin, commit } from '../pgoutput.testing.js';
+import type { Random } from '@headwater/testing';
+import * as pg from '../pgoutput.testing.js';
+import type { WalMessage } from '../transaction-assembler.js';
+import { SimpleStreams } from './simple-streams.testing.js';
 import { Spools } from './spools.js';
 import { framed, stream } from './stream-bytes.testing.js';
 import { Reader, StreamingServer } from './stream-model.testing.js';
@@ -72,11 +75,112 @@ describe('StreamedTransactions', () => {
       signal: never,
       put: ({ bytes, start }) => void put.push(String.fromCharCode(bytes[start]!)),
     });
-    for (const message of [stream.abort(5, 6), begin(1n, 1n, 7), commit(1n, 2n), stream.abort(5, 5)])
+    for (const message of [stream.abort(5, 6), pg.begin(1n, 1n, 7), pg.commit(1n, 2n), stream.abort(5, 5)])
       await streamed.accept(framed(message));
     expect(put).toEqual(['B', 'C']);
     const others = [stream.start(5, true), stream.commit(5, 1n, 2n, 3n), stream.stop()];
     for (const message of others)
       expect(() => streamed.accept(framed(message))).toThrow(expect.objectContaining({ code: 'CDC_PROTOCOL' }));
   });
+
+  it('C90 makes of a million damaged messages what they say, or CDC_PROTOCOL', async () => {
+    const seed = Number(process.env['HEADWATER_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+    const random = seededRandom(seed);
+    const figures = { accepted: 0, refused: 0, said: 0 };
+    const spools = await Spools.open(directory, 10_000_000);
+    const { stackTraceLimit } = Error;
+    // The traces of so many errors would take longer than everything else.
+    Error.stackTraceLimit = 0;
+    for (let count = 0; count < 1_000_000;) {
+      const said: string[] = [];
+      const put = ({ bytes, start, end }: WalMessage) => void said.push(bytes.toString('latin1', start, end));
+      const ours = new StreamedTransactions({ spools, outbox: false, signal: never, put });
+      const theirs = new SimpleStreams();
+      const message = hostile(random);
+      let found: string;
+      do {
+        const bytes = message();
+        const expected = outcome(() => theirs.accept(bytes));
+        found = await outcomeOf(() => ours.accept(framed(bytes)));
+        if (expected !== found) throw new Error(`seed ${seed}: ${bytes.toString('hex')} was ${found}, not ${expected}`);
+        figures[expected] += 1;
+        count += 1;
+      } while (found === 'accepted' && random.chance(0.995));
+      const due = theirs.said.map((bytes) => bytes.toString('latin1'));
+      const wrong = due.findIndex((line, i) => line !== said[i]);
+      if (wrong >= 0 || due.length !== said.length)
+        throw new Error(`seed ${seed}: ${said[wrong]} instead of ${due[wrong]}`);
+      figures.said += said.length;
+      await spools.close();
+    }
+    Error.stackTraceLimit = stackTraceLimit;
+    expect(Math.min(...Object.values(figures))).toBeGreaterThan(20_000);
+  }, 240_000);
 });
+
+function outcome(act: () => void): 'accepted' | 'refused' {
+  try {
+    act();
+    return 'accepted';
+  } catch {
+    return 'refused';
+  }
+}
+
+async function outcomeOf(act: () => Promise<void> | undefined): Promise<'accepted' | 'refused'> {
+  try {
+    const asked = act();
+    if (asked !== undefined) await asked;
+    return 'accepted';
+  } catch (error) {
+    if (errorCode(error) === 'CDC_PROTOCOL') return 'refused';
+    throw error;
+  }
+}
+
+/** Messages of a few transactions in any order, one in fifteen of them damaged. */
+function hostile(random: Random): () => Buffer {
+  const begun = new Set<number>();
+  let block = 0;
+  return () => {
+    const top = random.pick([7, 8]);
+    const sub = random.pick([top, top, 9, 10, 11]);
+    const row = random.pick([
+      pg.insert(5, ['1']),
+      pg.remove(5, ['1']),
+      pg.truncate(5),
+      pg.logical(true, 1n, 'other', 'm'),
+    ]);
+    let sound: Buffer;
+    if (block !== 0) {
+      sound = random.chance(0.3) ? stream.stop() : stream.within(random.pick([block, sub]), row);
+      if (sound.length === 1) block = 0;
+    } else if (random.chance(0.5)) {
+      sound = stream.start(top, !begun.has(top));
+      begun.add(top);
+      block = top;
+    } else if (random.chance(0.3)) {
+      sound = stream.abort(top, sub);
+      if (top === sub) begun.delete(top);
+    } else {
+      sound = begun.delete(top) ? stream.commit(top, 1n, 2n, 3n) : row;
+    }
+    return random.chance(0.93) ? sound : damaged(random, sound);
+  };
+}
+
+function damaged(random: Random, sound: Buffer): Buffer {
+  const message = Buffer.from(sound);
+  switch (random.below(4)) {
+    case 0:
+      return message.subarray(0, random.below(message.length));
+    case 1:
+      return Buffer.concat([message, Buffer.alloc(1 + random.below(9), random.below(256))]);
+    case 2:
+      message[0] = random.below(256);
+      return message;
+    default:
+      message[random.below(message.length)]! ^= 1 << random.below(8);
+      return message;
+  }
+}

@@ -28,6 +28,8 @@ interface Streamed {
   readonly spool: Spool;
   /** Where the first message of each subtransaction lies, and whether a message of the outbox lies right before it. */
   readonly subs: Map<number, { readonly at: number; readonly loose: boolean }>;
+  /** Their ids, in that order. */
+  readonly order: number[];
   /** Relations that the server believes it has sent in this transaction, with the place of their last description in the stream. */
   readonly sent: Map<number, number>;
   /** Messages of the outbox came after the last row. */
@@ -101,7 +103,7 @@ export class StreamedTransactions {
     if (spools === undefined) throw refused(message, 'no stream was asked for');
     if (xid === 0 || first! > 1 || (first === 0) !== (known !== undefined))
       throw refused(message, `stream of transaction ${xid}, ${first === 0 ? 'not begun' : 'begun again'}`);
-    const of = known ?? { spools, spool: spools.add(xid), subs: new Map(), sent: new Map(), loose: false };
+    const of = known ?? { spools, spool: spools.add(xid), subs: new Map(), order: [], sent: new Map(), loose: false };
     this.#open.set(xid, of);
     this.#block = { xid, of };
   }
@@ -130,7 +132,10 @@ export class StreamedTransactions {
   }
 
   #row({ xid: top, of }: Block, xid: number): void {
-    if (xid !== top && !of.subs.has(xid)) of.subs.set(xid, { at: of.spool.length, loose: of.loose });
+    if (xid !== top && !of.subs.has(xid)) {
+      of.subs.set(xid, { at: of.spool.length, loose: of.loose });
+      of.order.push(xid);
+    }
     of.loose = false;
   }
 
@@ -154,9 +159,10 @@ export class StreamedTransactions {
     const seen = of.subs.get(xid);
     if (seen?.loose ?? of.loose) throw unplaced(top, xid, message.lsn);
     if (seen === undefined) return undefined;
-    of.subs.delete(xid);
+    for (let last = of.order.pop(); last !== undefined; last = last === xid ? undefined : of.order.pop())
+      of.subs.delete(last);
     of.loose = false;
-    return of.spools.truncate(of.spool, Math.min(seen.at, of.spool.length));
+    return of.spools.truncate(of.spool, seen.at);
   }
 
   #commit(message: FramedMessage): Promise<void> {

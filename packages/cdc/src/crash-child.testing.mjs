@@ -1,5 +1,7 @@
 // Runs a capture in a process of its own, to be killed: node crash-child.testing.mjs '<json>'. Prints `started`; over an IPC channel it tells
-// what happens to it, and its status whenever it is sent anything.
+// what happens to it, and its status whenever it is sent anything; `collected`: with the memory that it keeps after a garbage collection.
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Capture } from '@headwater/cdc';
 import { kafkaLog } from '@headwater/kafka';
 
@@ -15,7 +17,12 @@ const capture = new Capture({
   logger,
   onError: (error) => tell({ error: fact(error) }),
 });
-process.on('message', () => tell({ status: { ...capture.status(), rssBytes: process.memoryUsage.rss() } }));
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc');
+process.on('message', (asked) => {
+  if (asked === 'collected') collectGarbage();
+  tell({ status: { ...capture.status(), rssBytes: process.memoryUsage.rss() } });
+});
 // Whoever started it is gone: it must not go on alone.
 process.on('disconnect', () => process.exit(1));
 capture.finished.catch((error) => tell({ halted: fact(error) }, () => process.exit(1)));

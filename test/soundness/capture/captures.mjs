@@ -50,11 +50,11 @@ export class Captures {
     return this.#streaming;
   }
 
-  /** What the one that runs says of itself. */
-  status() {
+  /** What the one that runs says of itself; `collected`: once its garbage is. */
+  status(when = 'now') {
     return new Promise((resolve) => {
       this.#told = resolve;
-      this.#child.send('status');
+      this.#child.send(when);
     });
   }
 

@@ -174,7 +174,7 @@ export function rowTexts(
 export function invalidValue({ table }: TableShape, columns: readonly string[], cause: unknown): CaptureError {
   return new CaptureError(
     'CDC_VALUE_INVALID',
-    `${columns.join(', ')} of ${table} holds a value that its type never prints. Mend the row or the type, then retry what is parked; or discard it.`,
+    `${columns.join(', ')} of ${table} holds a value that its type never prints. Mend the row or the type, then start capture again, or retry what is parked.`,
     { table, columns },
     cause,
   );

@@ -277,6 +277,18 @@ describe('parked changes', () => {
     });
   });
 
+  it('C81 halts a snapshot that it needs at a value that its type never prints, naming table and column', async () => {
+    await source.sql.query(`CREATE TYPE hstore AS ENUM ('no pairs')`);
+    await source.sql.query('CREATE TABLE h (id int PRIMARY KEY, b hstore)');
+    await source.sql.query(`INSERT INTO h VALUES (1, 'no pairs')`);
+    await source.topics(['h']);
+    await expect(source.capture(['h']).start()).rejects.toMatchObject({
+      code: 'CDC_VALUE_INVALID',
+      facts: { table: 'public.h', columns: ['b'] },
+    });
+    expect(await source.seen('h')).toEqual([]);
+  });
+
   it('C81 halts before the transaction under the policy halt, naming table, key and rule', async () => {
     await source.topics(['a']);
     const capture = await source.started(['a'], { ...parks(), onRefused: 'halt' });

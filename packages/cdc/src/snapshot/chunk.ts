@@ -35,7 +35,7 @@ export class Chunk {
 
   /**
    * `partitions`: of its topic; counts only where other columns than the key choose one. `onInvalid`: what becomes of a row with a value that its type
-   * never prints; `throw`: RangeError.
+   * never prints; `throw`: CDC_VALUE_INVALID.
    */
   constructor(
     readonly shape: TableShape,
@@ -82,9 +82,11 @@ export class Chunk {
     try {
       return rowJson(this.shape, row);
     } catch (error) {
-      if (this.onInvalid === 'throw' || !(error instanceof RangeError)) throw error;
+      if (!(error instanceof RangeError)) throw error;
       const { json, refused } = rowTexts(this.shape, row);
-      this.#refused.set(this.keys.length, invalidValue(this.shape, refused, error));
+      const invalid = invalidValue(this.shape, refused, error);
+      if (this.onInvalid === 'throw') throw invalid;
+      this.#refused.set(this.keys.length, invalid);
       return json;
     }
   }

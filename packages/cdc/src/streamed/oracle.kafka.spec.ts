@@ -93,7 +93,10 @@ describe('transactions that are streamed while they are open', () => {
       const messages = await source.seen('out');
       const whole = await start('whole');
       await settled(whole);
-      await source.settled(['out', ...TABLES.flatMap((table) => [`whole.${table}`, `streamed.${table}`])]);
+      await source.settled([
+        'out',
+        ...['schemas', ...TABLES].flatMap((table) => [`whole.${table}`, `streamed.${table}`]),
+      ]);
       const seen: Record<string, number> = {};
       for (const table of TABLES) {
         const [ours, theirs] = await Promise.all(['streamed', 'whole'].map((mode) => source.seen(`${mode}.${table}`)));

@@ -3,7 +3,7 @@ import { fork } from 'node:child_process';
 import { join } from 'node:path';
 import { openSource, PARTITIONS } from './capture/source.mjs';
 
-const [WARM_UP_S, SECONDS, TPS, ROWS] = [5, Number(process.env.BENCH_SECONDS ?? 30), 1_000, 4];
+const [WARM_UP_S, SECONDS, TPS, ROWS] = [40, Number(process.env.BENCH_SECONDS ?? 30), 1_000, 4];
 
 export default async function run(services) {
   const { databaseUrl, root, log } = services;

@@ -17,7 +17,7 @@ describe('where a reader stands', () => {
   afterAll(() => log.close());
 
   it('S94 begins with the first record at or after a time, an offset or the start, on empty partitions too', async () => {
-    const topic = await newTopic(log, 3);
+    const topic = await newTopic(log, 3, { 'retention.ms': '-1' });
     // Times out of order on partition 0; partition 2 stays empty.
     const times: [number, number][] = [
       [0, 1_000],

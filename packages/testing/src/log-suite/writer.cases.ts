@@ -31,7 +31,7 @@ export function writerCases(bench: Bench): void {
   });
 
   it('S108 writes runs as their records, in the order given among records and runs, until the bytes are used again', async () => {
-    const topic = await bench.topic(2);
+    const topic = await bench.topic(2, { 'retention.ms': '-1' });
     const other = await bench.topic();
     const writer = await bench.writer();
     const runs = new RecordRuns();

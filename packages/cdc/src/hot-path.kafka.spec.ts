@@ -1,16 +1,11 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import { setInterval } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { headerText } from '@headwater/core';
 import type { Log } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, faultProxy, settledOffsets } from '@headwater/testing';
+import { eventually, faultProxy } from '@headwater/testing';
 import type { FaultProxy } from '@headwater/testing';
 import { parseLsn } from './lsn.js';
-import { readRecords } from './position.js';
+import { MeasuredCapture } from './measured-capture.testing.js';
 import { brokers, Source } from './source.testing.js';
 
 const PRODUCE = 0;
@@ -179,43 +174,17 @@ describe('hot path', () => {
 });
 
 describe('large transactions', () => {
-  let child: ChildProcess | undefined;
-  afterEach(async () => {
-    const exited = child === undefined ? undefined : new Promise((resolve) => child!.once('exit', resolve));
-    child?.stdin?.end();
-    await exited;
-    child = undefined;
-  });
+  let measured: MeasuredCapture | undefined;
+  afterEach(() => measured?.stop());
 
   it('C09 C93 publishes 50,000 rows without holding the event loop, and a million once, in order, in little memory', async () => {
     await source.topics(['a']);
-    const {
-      log: _log,
-      onError: _onError,
-      logger: _logger,
-      ...options
-    } = source.options(['a'], { maxBatchRows: 1_000_000 });
-    const script = fileURLToPath(new URL('./hot-child.testing.mjs', import.meta.url));
-    child = spawn(process.execPath, [script, JSON.stringify({ ...options, brokers })], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    const lines = createInterface(child.stdout!)[Symbol.asyncIterator]();
-    const answer = async () =>
-      JSON.parse((await lines.next()).value as string) as { peakRssMb: number; heldMs: number };
-    await answer();
+    measured = await MeasuredCapture.start(source.processOptions(['a'], { maxBatchRows: 1_000_000 }));
     await source.sql.query(`INSERT INTO a SELECT i, 'small' FROM generate_series(1, 50000) i`);
-    child.stdin!.write('rows 50000\n');
-    expect((await answer()).heldMs).toBeLessThan(200);
+    expect((await measured.published(50_000)).heldMs).toBeLessThan(200);
     await source.sql.query(`INSERT INTO a SELECT i, 'of a million' FROM generate_series(50001, 1050000) i`);
-    child.stdin!.write('rows 1050000\n');
-    expect((await answer()).peakRssMb).toBeLessThan(300);
-    let [next, wrong] = [1, 0];
-    const [bounds] = await settledOffsets(source.log, source.topic('a'));
-    await readRecords(source.log, source.topic('a'), 0, bounds!.start, bounds!.lastStable, ({ key, headers }) => {
-      const seq = next <= 50_000 ? next - 1 : next - 50_001;
-      if (Number(key) !== next || Number(headerText(headers, 'hw_seq')) !== seq) wrong += 1;
-      next += 1;
-    });
-    expect([next, wrong]).toEqual([1_050_001, 0]);
+    expect((await measured.published(1_050_000)).peakRssMb).toBeLessThan(300);
+    const wanted = (index: number) => ({ key: index + 1, seq: index < 50_000 ? index : index - 50_000 });
+    expect(await source.compared('a', wanted)).toEqual({ records: 1_050_000, wrong: 0 });
   }, 120_000);
 });

@@ -1,7 +1,7 @@
 import type { Log, LogRecord } from '@headwater/core';
 import { headerText } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, testDatabase, uniqueName } from '@headwater/testing';
+import { eventually, settledOffsets, testDatabase, uniqueName } from '@headwater/testing';
 import { Client } from 'pg';
 import { Capture } from './capture.js';
 import { CaptureProcess } from './capture-process.testing.js';
@@ -106,11 +106,7 @@ export class Source {
 
   /** Resolves when the markers of what is committed have reached these topics. */
   async settled(tables: readonly string[]): Promise<void> {
-    await eventually(async () => {
-      for (const table of tables)
-        for (const { high, lastStable } of await this.log.admin.offsets(this.topic(table)))
-          if (high !== lastStable) throw new Error(`${table}: ${lastStable} of ${high} is stable`);
-    });
+    for (const table of tables) await settledOffsets(this.log, this.topic(table));
   }
 
   processOptions(tables: readonly string[], more: Partial<ProcessOptions> = {}): ProcessOptions {
@@ -136,22 +132,39 @@ export class Source {
 
   async #seenIn(topic: string): Promise<Seen[]> {
     const all: Seen[] = [];
-    for (const { partition, start, lastStable } of await this.log.admin.offsets(topic)) {
-      if (start >= lastStable) continue;
-      await readRecords(this.log, topic, partition, start, lastStable, (record) => {
-        const header = (name: string) => headerText(record.headers, name);
-        all.push({
-          key: record.key?.toString(),
-          value: record.value?.toString(),
-          op: header('hw_op'),
-          tx: header('hw_tx'),
-          seq: Number(header('hw_seq')),
-          lsn: header('hw_lsn'),
-          record,
-        });
+    await this.#each(topic, (record) => {
+      const header = (name: string) => headerText(record.headers, name);
+      all.push({
+        key: record.key?.toString(),
+        value: record.value?.toString(),
+        op: header('hw_op'),
+        tx: header('hw_tx'),
+        seq: Number(header('hw_seq')),
+        lsn: header('hw_lsn'),
+        record,
       });
-    }
+    });
     return all;
+  }
+
+  async #each(topic: string, handle: (record: LogRecord) => void): Promise<void> {
+    for (const { partition, start, lastStable } of await this.log.admin.offsets(topic))
+      if (start < lastStable) await readRecords(this.log, topic, partition, start, lastStable, handle);
+  }
+
+  /** The records of a topic of one partition, once no transaction is open on it, and how many have another key or place in their transaction than is wanted. */
+  async compared(
+    table: string,
+    wanted: (index: number) => { readonly key: number; readonly seq: number },
+  ): Promise<{ readonly records: number; readonly wrong: number }> {
+    await this.settled([table]);
+    let [records, wrong] = [0, 0];
+    await this.#each(this.topic(table), ({ key, headers }) => {
+      const { key: wantedKey, seq } = wanted(records);
+      if (Number(key) !== wantedKey || Number(headerText(headers, 'hw_seq')) !== seq) wrong += 1;
+      records += 1;
+    });
+    return { records, wrong };
   }
 
   seenCount(table: string, count: number, timeoutMs = 15_000): Promise<Seen[]> {
@@ -188,14 +201,10 @@ export class Source {
   }
 
   async positions(): Promise<Position[]> {
-    const topic = this.positionTopic;
     const found: Position[] = [];
-    for (const { start, lastStable } of await this.log.admin.offsets(topic)) {
-      if (start < lastStable)
-        await readRecords(this.log, topic, 0, start, lastStable, (r) => {
-          if (r.key?.toString() === this.name) found.push(parsePosition(r.value!));
-        });
-    }
+    await this.#each(this.positionTopic, ({ key, value }) => {
+      if (key?.toString() === this.name) found.push(parsePosition(value!));
+    });
     return found;
   }
 

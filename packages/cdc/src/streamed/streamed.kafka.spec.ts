@@ -1,15 +1,10 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { headerText } from '@headwater/core';
-import { eventually, faultProxy, settledOffsets } from '@headwater/testing';
+import { eventually, faultProxy } from '@headwater/testing';
 import { parseLsn } from '../lsn.js';
-import { readRecords } from '../position.js';
+import { MeasuredCapture } from '../measured-capture.testing.js';
 import { brokers, Source } from '../source.testing.js';
 
 const PRODUCE = 0;
@@ -45,6 +40,16 @@ async function files(): Promise<string[]> {
 /** What an open transaction has written is read by nobody before it is flushed: a commit does that, of any other. */
 async function flushed(): Promise<void> {
   await source.sql.query(`SELECT pg_logical_emit_message(true, 'other', '')`);
+}
+
+/** Resolves with the file of the open transaction. */
+async function onDisk(): Promise<string> {
+  await flushed();
+  return eventually(async () => {
+    const found = await files();
+    expect(found).toHaveLength(1);
+    return found[0]!;
+  });
 }
 
 /** Resolves when the server has decoded, and sent, all that was written. */
@@ -91,8 +96,7 @@ describe('streamed transactions', () => {
     await source.started(['a'], streaming());
     const large = await source.client();
     await large.query(`BEGIN; ${rows(1, 20_000)}`);
-    await flushed();
-    await eventually(async () => expect(await files()).toHaveLength(1));
+    await onDisk();
     const begun = await source.walLsn();
     await source.sql.query(rows(30_001, 30_001));
     expect(await keys(1)).toEqual([30_001]);
@@ -109,8 +113,7 @@ describe('streamed transactions', () => {
     const first = await source.process(['a'], streaming());
     const large = await source.client();
     await large.query(`BEGIN; ${rows(1, 20_000)}`);
-    await flushed();
-    await eventually(async () => expect(await files()).toHaveLength(1));
+    await onDisk();
     const begun = await source.walLsn();
     await source.sql.query(rows(30_001, 30_001));
     await eventually(async () => expect(parseLsn((await source.slotFacts())!.confirmed) > begun).toBe(true));
@@ -136,8 +139,7 @@ describe('streamed transactions', () => {
       apiKey === PRODUCE && bytes > 50_000 && ++parts === 3 ? { at: 'request', act: 'drop' } : undefined;
     const large = await source.client();
     await large.query(`BEGIN; ${rows(1, 20_000)}`);
-    await flushed();
-    await eventually(async () => expect(await files()).toHaveLength(1));
+    await onDisk();
     expect(parts).toBe(0);
     await large.query('COMMIT');
     await kafka.strikes(1);
@@ -178,14 +180,9 @@ describe('streamed transactions', () => {
     const capture = await source.started(['a'], streaming());
     const large = await source.client();
     await large.query(`BEGIN; ${rows(1, 20_000)}`);
-    await flushed();
-    const [file] = await eventually(async () => {
-      const found = await files();
-      expect(found).toHaveLength(1);
-      return found;
-    });
+    const file = await onDisk();
     await sent();
-    await writeFile(join(directory, file!), 'not what was written', { flag: 'r+' });
+    await writeFile(join(directory, file), 'not what was written', { flag: 'r+' });
     await large.query('COMMIT');
     expect(await keys(20_000)).toEqual(range(1, 20_000));
     expect(source.errors).toEqual([expect.objectContaining({ code: 'CDC_SPOOL_FAILED' })]);
@@ -204,48 +201,24 @@ describe('streamed transactions', () => {
   });
 
   describe('of a million rows', () => {
-    let child: ChildProcess | undefined;
-    afterEach(async () => {
-      const exited = child === undefined ? undefined : new Promise((resolve) => child!.once('exit', resolve));
-      child?.stdin?.end();
-      await exited;
-      child = undefined;
-    });
+    let measured: MeasuredCapture | undefined;
+    afterEach(() => measured?.stop());
 
     it('C09 are on disk before their commit and visible after it only, in order and in little memory; others are published before', async () => {
       await workMemory('1MB');
       await source.topics(['a']);
-      const {
-        log: _log,
-        onError: _onError,
-        logger: _logger,
-        ...options
-      } = source.options(['a'], { ...streaming(), maxBatchRows: 1_000_000 });
-      const script = fileURLToPath(new URL('../hot-child.testing.mjs', import.meta.url));
-      child = spawn(process.execPath, [script, JSON.stringify({ ...options, brokers })], {
-        stdio: ['pipe', 'pipe', 'inherit'],
-      });
-      const lines = createInterface(child.stdout!)[Symbol.asyncIterator]();
-      const answer = async () => JSON.parse((await lines.next()).value as string) as { peakRssMb: number };
-      await answer();
+      const options = source.processOptions(['a'], { ...streaming(), maxBatchRows: 1_000_000 });
+      measured = await MeasuredCapture.start(options);
       const large = await source.client();
       await large.query(`BEGIN; INSERT INTO a SELECT i, 'of a million' FROM generate_series(1, 1000000) i`);
-      await flushed();
-      await eventually(async () => expect(await files()).toHaveLength(1));
+      await onDisk();
       await source.sql.query(`INSERT INTO a VALUES (0, 'small')`);
-      child.stdin!.write('rows 1\n');
-      expect((await answer()).peakRssMb).toBeLessThan(300);
+      expect((await measured.published(1)).peakRssMb).toBeLessThan(300);
       expect((await source.seen('a')).map(({ key }) => key)).toEqual(['0']);
       await large.query('COMMIT');
-      child.stdin!.write('rows 1000001\n');
-      expect((await answer()).peakRssMb).toBeLessThan(300);
-      let [next, wrong] = [0, 0];
-      const [bounds] = await settledOffsets(source.log, source.topic('a'));
-      await readRecords(source.log, source.topic('a'), 0, bounds!.start, bounds!.lastStable, ({ key, headers }) => {
-        if (Number(key) !== next || Number(headerText(headers, 'hw_seq')) !== Math.max(0, next - 1)) wrong += 1;
-        next += 1;
-      });
-      expect([next, wrong]).toEqual([1_000_001, 0]);
+      expect((await measured.published(1_000_001)).peakRssMb).toBeLessThan(300);
+      const wanted = (index: number) => ({ key: index, seq: Math.max(0, index - 1) });
+      expect(await source.compared('a', wanted)).toEqual({ records: 1_000_001, wrong: 0 });
       await eventually(async () => expect(await files()).toEqual([]));
     }, 120_000);
   });

@@ -1,4 +1,4 @@
-// Runs a capture in a process of its own, so that memory and the event loop are its alone: node hot-child.testing.mjs '<json>'.
+// What MeasuredCapture runs: node measured-capture.testing.mjs '<json>'.
 // Told `rows <n>` it answers, once so many rows are published, with its figures since the last answer.
 import { createInterface } from 'node:readline';
 import { Capture } from '@headwater/cdc';

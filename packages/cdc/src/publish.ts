@@ -15,7 +15,7 @@ import { positionRecord } from './position.js';
 import type { Position } from './position.js';
 import { failed, notCommitted, topicMissing } from './publish.errors.js';
 import type { Parking } from './parking/parking.js';
-import type { TopicLimits } from './topic-limits.js';
+import { roomOf, type TopicLimits } from './topic-limits.js';
 import type { Progress, Sink } from './transaction-assembler.js';
 
 export interface PublishOptions {
@@ -38,8 +38,6 @@ export interface Published {
 const IDLE_INTERVAL_MS = 200;
 /** From the beginning of a write to the next one: what trickles shares commits, and the first row after a pause goes at once. */
 const ROW_INTERVAL_MS = 5;
-/** Of a record batch, around its records. */
-const BATCH_HEADER_BYTES = 61;
 
 /**
  * Collects records and writes whole source transactions with the position, one log transaction at a time (P1). A source
@@ -87,7 +85,7 @@ export class Publisher implements Omit<Sink, 'ignored'> {
       const guard = this.parking?.guard(topic, limits);
       // A second place for its records would change their order.
       if (this.#runs.topic(topic) !== undefined) this.watch(topic);
-      else this.#runs.openTopic(topic, limits.partitions, limits.maxBatchBytes - BATCH_HEADER_BYTES, guard);
+      else this.#runs.openTopic(topic, limits.partitions, roomOf(limits), guard);
     }
   }
 

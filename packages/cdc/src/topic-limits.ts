@@ -7,6 +7,14 @@ export interface TopicLimits {
   readonly maxBatchBytes: number;
 }
 
+/** Of a record batch, around its records (Kafka's message format 2). */
+const BATCH_HEADER_BYTES = 61;
+
+/** What the records of one batch may take together. */
+export function roomOf({ maxBatchBytes }: TopicLimits): number {
+  return maxBatchBytes - BATCH_HEADER_BYTES;
+}
+
 /** How long a topic that was made a moment ago may take to reach every broker. */
 const PATIENCE_MS = 5_000;
 const PAUSE_MS = 50;

@@ -3,8 +3,8 @@ import { decodeRun, partitionOf, RecordRuns } from '@headwater/core';
 import type { OutRecord } from '@headwater/core';
 import { seededRandom } from '@headwater/testing';
 import type { Random } from '@headwater/testing';
-import { CaptureError } from './cdc.errors.js';
 import { excluded } from './column-rules.js';
+import { assertSame, outcomeOf, outcomeOfModel } from './differential.testing.js';
 import { JsonTypes } from './json-types.js';
 import type { Lsn } from './lsn.js';
 import { ObjectPath } from './object-path.testing.js';
@@ -207,8 +207,8 @@ describe('TransactionAssembler', () => {
           }
         }
         const message = damaged(random, sound);
-        const expected = outcome(() => theirs.accept(message));
-        const found = await outcomeOf(ours, message);
+        const expected = outcomeOfModel(() => theirs.accept(message));
+        const found = await outcomeOf(() => ours.accept(message), ['CDC_PROTOCOL', 'CDC_TRUNCATE_UNSUPPORTED']);
         if (expected !== found)
           throw new Error(`seed ${seed}: ${message.toString('hex')} was ${found}, not ${expected}`);
         figures[found] += 1;
@@ -216,35 +216,12 @@ describe('TransactionAssembler', () => {
         isOver = found === 'refused';
       }
       const [made, due] = [ours.records(), [...wanted, ...theirs.records]].map(sorted);
-      const wrong = due!.findIndex((line, i) => line !== made![i]);
-      if (wrong >= 0 || made!.length !== due!.length)
-        throw new Error(`seed ${seed}: ${made![wrong]} instead of ${due![wrong]}`);
+      assertSame(made!, due!, `seed ${seed}`);
     }
     // Both kinds came, many of each.
     expect(Math.min(figures.accepted, figures.refused)).toBeGreaterThan(20_000);
   }, 240_000);
 });
-
-function outcome(act: () => void): 'accepted' | 'refused' {
-  try {
-    act();
-    return 'accepted';
-  } catch {
-    return 'refused';
-  }
-}
-
-async function outcomeOf(ours: Assembled, message: Buffer): Promise<'accepted' | 'refused'> {
-  try {
-    const asked = ours.accept(message);
-    if (asked !== undefined) await asked;
-    return 'accepted';
-  } catch (error) {
-    if (error instanceof CaptureError && ['CDC_PROTOCOL', 'CDC_TRUNCATE_UNSUPPORTED'].includes(error.code))
-      return 'refused';
-    throw error;
-  }
-}
 
 /** A sound message with a few bytes changed, cut, added, or another one's end. */
 function damaged(random: Random, sound: readonly Buffer[]): Buffer {

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, OutRecord } from '@headwater/core';
 import { settledOffsets } from '@headwater/testing';
 import { committedRecords, newTopic, testLog, texts, unique } from './broker.testing.js';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 
 describe('admin', () => {
   let log: Log;
@@ -26,9 +26,9 @@ describe('admin', () => {
     await writer.transact([], offsets(4));
     const foreign = (await fenced()).begin();
     await foreign.append([...records(topic, 0, 5), ...records(topic, 1, 5)]);
-    await eventually(async () => (await log.admin.offsets(topic))[0]!.high === 9 || undefined);
+    await until(async () => (await log.admin.offsets(topic))[0]!.high === 9 || undefined);
     const lag = () => log.admin.lag(groupId, [topic]);
-    await eventually(async () => (await lag())[0]!.committed === 4 || undefined);
+    await until(async () => (await lag())[0]!.committed === 4 || undefined);
     expect(await lag()).toEqual([
       { topic, partition: 0, committed: 4, lastStable: 4, lag: 0 },
       { topic, partition: 1, committed: -1, lastStable: 3, lag: 3 },
@@ -39,7 +39,7 @@ describe('admin', () => {
     expect((await lag())[0]).toEqual({ topic, partition: 0, committed: 4, lastStable: 4, lag: 0 });
     await pending.abort();
     await foreign.commit();
-    await eventually(async () => (await lag())[0]!.lag === 8 || undefined);
+    await until(async () => (await lag())[0]!.lag === 8 || undefined);
     await expect(log.admin.lag(groupId, [unique('missing')])).rejects.toMatchObject({ code: 'LOG_TOPIC_MISSING' });
   });
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogReader, LogWriter, OutRecord } from '@headwater/core';
 import { recordsOf, testLog, texts, unique } from './broker.testing.js';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 import { fetchedHeaders, smallReader } from './wire.testing.js';
 
 const SEGMENT_MS = 200;
@@ -75,7 +75,7 @@ describe('reader of compacted topics', () => {
 
   /** The active segment is never compacted: writes until it is rolled and the cleaner has been there. */
   async function compacted(topic: string, writer: LogWriter, done: () => Promise<boolean>): Promise<void> {
-    await eventually(async () => {
+    await until(async () => {
       expect(await writer.transact([update(topic, 'roll', 'roll')])).toMatchObject({ outcome: 'committed' });
       return (await done()) || undefined;
     });

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Assignment, GroupOptions, Log, LogGroup } from '@headwater/core';
 import { newTopic, testBrokers, testLog, unique } from './broker.testing.js';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 import { NewProtocolMember } from './new-protocol-member.testing.js';
 import { aborted, wait } from './wait.js';
 
@@ -25,7 +25,7 @@ describe('group', () => {
       (error) => errors.push(error),
     );
     const current = (count: number) =>
-      eventually(() => {
+      until(() => {
         const last = assignments.at(-1);
         return last !== undefined && !last.signal.aborted && last.partitions.length === count ? last : undefined;
       });
@@ -55,9 +55,9 @@ describe('group', () => {
       return { group, running };
     };
     const members = [slow('a')];
-    await eventually(() => (attempts > 0 ? true : undefined));
+    await until(() => (attempts > 0 ? true : undefined));
     members.push(slow('b'));
-    await eventually(() => (done.length > 0 ? true : undefined));
+    await until(() => (done.length > 0 ? true : undefined));
     await Promise.all(members.map(({ group }) => group.stop()));
     await Promise.all(members.map(({ running }) => running));
   });

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogReader, LogRecord, LogWriter, OutRecord, PartitionOffset } from '@headwater/core';
 import { committedRecords, newTopic, recordsOf, testLog, texts, unique } from './broker.testing.js';
 import { settledOffsets } from '@headwater/testing';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 import { testWire } from './wire.testing.js';
 import { flexible, readTopics, writeTopics } from './requests/call.js';
 
@@ -102,9 +102,9 @@ describe('where a reader stands', () => {
     await write([text(gone, 0, 'old 1'), text(gone, 0, 'old 2'), text(stays, 0, 'kept')]);
     expect(await readTo(other, 'kept')).toEqual(['kept']);
     const seen: (string | null)[] = [];
-    await eventually(async () => (seen.push(...texts(recordsOf(await reader.poll()))), seen.length === 3 || undefined));
+    await until(async () => (seen.push(...texts(recordsOf(await reader.poll()))), seen.length === 3 || undefined));
     await log.admin.deleteTopics([gone]);
-    await eventually(() => failure(reader, 'LOG_TOPIC_MISSING', { topic: gone }));
+    await until(() => failure(reader, 'LOG_TOPIC_MISSING', { topic: gone }));
     // A reader of other topics never hears of it; this one goes on once it drops the topic.
     await write([text(stays, 0, 'on')]);
     expect(await readTo(other, 'on')).toEqual(['on']);
@@ -129,8 +129,8 @@ describe('where a reader stands', () => {
     // More than there was: an offset of the old topic lies within the new one.
     for (const n of [0, 1, 2]) await write([text(topic, 0, `new ${n}`)]);
     const found = (await log.admin.topicIds([topic])).get(topic);
-    await eventually(() => failure(reader, 'LOG_TOPIC_RECREATED', { topic, wanted: before.get(topic), found }));
-    await eventually(() => failure(reader, 'LOG_TOPIC_RECREATED', { topic }));
+    await until(() => failure(reader, 'LOG_TOPIC_RECREATED', { topic, wanted: before.get(topic), found }));
+    await until(() => failure(reader, 'LOG_TOPIC_RECREATED', { topic }));
     reader.seek(topic, 0, 0);
     expect(await readTo(reader, 'new 2')).toEqual(['new 0', 'new 1', 'new 2']);
     await reader.close();
@@ -149,7 +149,7 @@ describe('where a reader stands', () => {
 
   async function readTo(reader: LogReader, last: string): Promise<(string | null)[]> {
     const seen: (string | null)[] = [];
-    return eventually(async () => {
+    return until(async () => {
       seen.push(...texts(recordsOf(await reader.poll())));
       return seen.at(-1) === last ? seen : undefined;
     });

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, OutRecord } from '@headwater/core';
 import { kafkaCluster, type KafkaCluster } from '@headwater/testing';
 import { committedRecords, newTopic, testBrokers, testLog, texts, unique } from './broker.testing.js';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 import { OUT_OF_ORDER_SEQUENCE_NUMBER } from './kafka.errors.js';
 import { kafkajsClient } from './kafkajs-hook.js';
 import type { Lane } from './lane.js';
@@ -98,7 +98,7 @@ describe('a broker that forgets idle producers', () => {
   /** Resolves when the broker knows neither id of the writer any more. */
   async function forgotten(transactionalId: string): Promise<void> {
     for (const id of [transactionalId, `${transactionalId}~2`]) {
-      await eventually(async () => {
+      await until(async () => {
         const answer = await wire.coordinated(TRANSACTION, id, describeTransaction(id), lane, { deadlineMs: 10_000 });
         return answer.error === TRANSACTIONAL_ID_NOT_FOUND ? true : undefined;
       });

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { FetchedBatch, Log, LogWriter, OutRecord } from '@headwater/core';
 import { faultProxy } from '@headwater/testing';
 import { committedRecords, newTopic, recordsOf, testBrokers, testLog, texts, unique } from './broker.testing.js';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 import { smallReader } from './wire.testing.js';
 
 const RECORD_BYTES = 5_000;
@@ -39,7 +39,7 @@ describe('reader under faults and limits', () => {
     }
     proxy.decide = () => undefined;
     const seen: (string | null)[] = [];
-    await eventually(async () => (seen.push(...texts(recordsOf(await reader.poll()))), seen.length >= 3 || undefined));
+    await until(async () => (seen.push(...texts(recordsOf(await reader.poll()))), seen.length >= 3 || undefined));
     expect(seen).toEqual(written);
     await behind.close();
     await proxy.close();

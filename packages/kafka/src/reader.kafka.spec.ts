@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogRecord, LogWriter, OutRecord } from '@headwater/core';
 import { faultProxy } from '@headwater/testing';
 import { committedRecords, newTopic, recordsOf, testBrokers, testLog, texts, unique } from './broker.testing.js';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 import { kafkajsClient } from './kafkajs-hook.js';
 import { KafkaReader } from './reader.js';
 import { Wire } from './wire.js';
@@ -90,10 +90,10 @@ describe('reader', () => {
     const numbers = async () =>
       texts(recordsOf(await reader.poll({ maxWaitMs: 10_000 }))).map((text) => Number.parseInt(text!, 10));
     const first = await numbers();
-    await eventually(() => (fetches === 2 ? true : undefined));
+    await until(() => (fetches === 2 ? true : undefined));
     const second = await numbers();
     expect(second[0]).toBe(first.at(-1)! + 1);
-    await eventually(() => (fetches === 3 ? true : undefined));
+    await until(() => (fetches === 3 ? true : undefined));
     reader.seek(topic, 0, 2 * 20);
     expect((await numbers())[0]).toBe(20);
     reader.drop(topic, 0);

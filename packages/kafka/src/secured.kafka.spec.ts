@@ -3,7 +3,7 @@ import kafkajs, { type Admin } from 'kafkajs';
 import type { Log, LogReader, OutRecord } from '@headwater/core';
 import { faultProxy } from '@headwater/testing';
 import { committedRecords, newTopic, recordsOf, texts, unique } from './broker.testing.js';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 import { kafkaLog, type KafkaOptions } from './kafka-log.js';
 import { kafkajsClient } from './kafkajs-hook.js';
 import type { SaslOptions } from './sasl.js';
@@ -66,7 +66,7 @@ describe('a secured broker', () => {
       outcomes.push(await writer.transact([one(topic, 'in the group')], offsets));
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
     });
-    await eventually(() => outcomes[0]);
+    await until(() => outcomes[0]);
     expect(outcomes).toEqual([expect.objectContaining({ outcome: 'committed' })]);
     await group.stop();
     await running;
@@ -118,7 +118,7 @@ describe('a secured broker', () => {
       code: 'KAFKA_UNREACHABLE',
       retryable: true,
     });
-    await eventually(async () => (await log.admin.partitionCounts(['any']).catch(() => undefined)) && true);
+    await until(async () => (await log.admin.partitionCounts(['any']).catch(() => undefined)) && true);
     expect(proxy.log).toHaveLength(2);
     await log.close();
     await proxy.close();
@@ -142,13 +142,13 @@ describe('a secured broker', () => {
     const read: (string | null)[] = [];
     let written = 0;
     // Writer, reader and the shared connection: each authenticates again three times or more.
-    await eventually(async () => {
+    await until(async () => {
       expect(await writer.transact([one(topic, `${written}`)])).toMatchObject({ outcome: 'committed' });
       written++;
       read.push(...texts(recordsOf(await reader.poll({ maxWaitMs: 5 }))));
       return authenticated.get('SaslAuthenticate')! >= first + 9 || undefined;
     });
-    await eventually(async () => {
+    await until(async () => {
       read.push(...texts(recordsOf(await reader.poll())));
       return read.length >= written || undefined;
     });
@@ -172,7 +172,7 @@ describe('a secured broker', () => {
     expect(await readTo(ofBarred, 'before')).toEqual(['before']);
     await forbid(barred);
     await writer.transact([one(barred, 'meanwhile'), one(free, 'meanwhile')]);
-    const refusal = await eventually(() =>
+    const refusal = await until(() =>
       ofBarred.poll().then(
         () => undefined,
         (error: unknown) => error,
@@ -194,7 +194,7 @@ describe('a secured broker', () => {
   /** Reads on until `last` has come; a refusal that has not reached the broker yet is passed by. */
   async function readTo(reader: LogReader, last: string): Promise<(string | null)[]> {
     const seen: (string | null)[] = [];
-    return eventually(async () => {
+    return until(async () => {
       seen.push(...texts(recordsOf(await reader.poll().catch(() => []))));
       return seen.at(-1) === last ? seen : undefined;
     });

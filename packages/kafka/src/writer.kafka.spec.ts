@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, OutRecord } from '@headwater/core';
 import { committedRecords, newTopic, testLog, texts, unique } from './broker.testing.js';
-import { eventually } from './eventually.testing.js';
+import { until } from './until.testing.js';
 
 describe('writer', () => {
   let log: Log;
@@ -100,7 +100,7 @@ describe('writer', () => {
     await other.fence();
     expect(await other.transact([record(topic, 'other')])).toMatchObject({ outcome: 'committed' });
     expect((await log.admin.offsets(topic))[0]!.lastStable).toBe(0);
-    await eventually(async () => ((await log.admin.offsets(topic))[0]!.lastStable > 0 ? true : undefined));
+    await until(async () => ((await log.admin.offsets(topic))[0]!.lastStable > 0 ? true : undefined));
     expect(texts(await committedRecords(log, topic))).toEqual(['other']);
     expect(await transaction.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
     await writer.fence();

@@ -15,13 +15,11 @@ import {
 import type { Header, LogRecord, OutRecord, ParkedUnit, RecordGuard } from '@headwater/core';
 import type { CapturedTable, ResolvedOptions } from '../capture.options.js';
 import { CaptureError } from '../cdc.errors.js';
-import type { TopicLimits } from '../topic-limits.js';
+import { roomOf, type TopicLimits } from '../topic-limits.js';
 import { placeOf } from '../place.js';
 import { ParkedEntries, sequenceOf } from './parked-entries.js';
 import { parkedNameOf, parkingTopics } from './parked-topics.js';
 
-/** Of a record batch, around its records. */
-const BATCH_HEADER_BYTES = 61;
 /** Of a record, around key, value and headers, at most. */
 const RECORD_BYTES = 64;
 
@@ -90,9 +88,9 @@ export class Parking {
   }
 
   /** The guard of a topic that is opened, or whose limits were read again. */
-  guard(topic: string, { maxBatchBytes, partitions }: TopicLimits): RecordGuard | undefined {
-    this.#partitions.set(topic, partitions);
-    const most = maxBatchBytes - BATCH_HEADER_BYTES;
+  guard(topic: string, limits: TopicLimits): RecordGuard | undefined {
+    this.#partitions.set(topic, limits.partitions);
+    const most = roomOf(limits);
     this.#limits.set(topic, most);
     const { schemasTopic, transactionsTopic } = this.options;
     if ([...this.topics, schemasTopic, transactionsTopic].includes(topic)) return undefined;

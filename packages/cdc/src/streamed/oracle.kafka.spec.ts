@@ -3,6 +3,7 @@ import { Database, ensureSchema } from '@headwater/core';
 import type { LogRecord } from '@headwater/core';
 import { eventually, seededRandom } from '@headwater/testing';
 import type { Capture } from '../capture.js';
+import { assertSame } from '../differential.testing.js';
 import { formatLsn, parseLsn } from '../lsn.js';
 import { Source } from '../source.testing.js';
 import { InterleavedSession, LOAD_TABLES } from './interleaved-load.testing.js';
@@ -101,14 +102,14 @@ describe('transactions that are streamed while they are open', () => {
       for (const table of TABLES) {
         const [ours, theirs] = await Promise.all(['streamed', 'whole'].map((mode) => source.seen(`${mode}.${table}`)));
         seen[table] = theirs!.length;
-        same(
+        assertSame(
           ours!.map(({ record }) => plain(record)),
           theirs!.map(({ record }) => plain(record)),
           table,
         );
       }
       const all = await source.seen('out');
-      same(
+      assertSame(
         messages.map(({ record }) => plain(record)),
         all.slice(messages.length).map(({ record }) => plain(record)),
         'messages',
@@ -118,7 +119,7 @@ describe('transactions that are streamed while they are open', () => {
         (await source.seen(`${mode}.schemas`)).map(
           ({ key, value }) => `${key} ${JSON.stringify({ ...JSON.parse(value!), lsn: '' })}`,
         );
-      same(await versions('streamed'), await versions('whole'), 'versions');
+      assertSame(await versions('streamed'), await versions('whole'), 'versions');
       // It was worth it.
       expect(Math.min(...Object.values(seen), messages.length)).toBeGreaterThan(0);
       expect(rows[0]!.count).toBeGreaterThan(0);
@@ -127,11 +128,3 @@ describe('transactions that are streamed while they are open', () => {
     }
   }, 180_000);
 });
-
-function same(ours: readonly string[], theirs: readonly string[], what: string): void {
-  const wrong = theirs.findIndex((line, i) => line !== ours[i]);
-  if (wrong >= 0 || ours.length !== theirs.length)
-    throw new Error(
-      `${what}, ${ours.length} instead of ${theirs.length}, at ${wrong}: ${ours[wrong]} instead of ${theirs[wrong]}`,
-    );
-}

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { errorCode } from '@headwater/core';
 import { seededRandom } from '@headwater/testing';
 import type { Random } from '@headwater/testing';
+import { assertSame, outcomeOf, outcomeOfModel } from '../differential.testing.js';
 import * as pg from '../pgoutput.testing.js';
 import type { WalMessage } from '../transaction-assembler.js';
 import { SimpleStreams } from './simple-streams.testing.js';
@@ -54,11 +55,7 @@ describe('StreamedTransactions', () => {
       figures.lines += reader.lines.length;
       // What cannot be placed ends the connection, and what came before is right.
       const due = unplaced ? server.due.slice(0, reader.lines.length) : server.due;
-      const wrong = due.findIndex((line, i) => line !== reader.lines[i]);
-      if (wrong >= 0 || reader.lines.length !== due.length)
-        throw new Error(
-          `seed ${seed}, round ${round}: "${reader.lines[wrong]}" instead of "${due[wrong]}" at ${wrong} of ${due.length}`,
-        );
+      assertSame(reader.lines, due, `seed ${seed}, round ${round}`);
     }
     // The tries were worth it: most are read to their end, some cannot be, and some had files.
     expect(figures.lines).toBeGreaterThan(5_000);
@@ -100,16 +97,14 @@ describe('StreamedTransactions', () => {
       let found: string;
       do {
         const bytes = message();
-        const expected = outcome(() => theirs.accept(bytes));
+        const expected = outcomeOfModel(() => theirs.accept(bytes));
         found = await outcomeOf(() => ours.accept(framed(bytes)));
         if (expected !== found) throw new Error(`seed ${seed}: ${bytes.toString('hex')} was ${found}, not ${expected}`);
         figures[expected] += 1;
         count += 1;
       } while (found === 'accepted' && random.chance(0.995));
       const due = theirs.said.map((bytes) => bytes.toString('latin1'));
-      const wrong = due.findIndex((line, i) => line !== said[i]);
-      if (wrong >= 0 || due.length !== said.length)
-        throw new Error(`seed ${seed}: ${said[wrong]} instead of ${due[wrong]}`);
+      assertSame(said, due, `seed ${seed}`);
       figures.said += said.length;
       await spools.close();
     }
@@ -117,26 +112,6 @@ describe('StreamedTransactions', () => {
     expect(Math.min(...Object.values(figures))).toBeGreaterThan(20_000);
   }, 240_000);
 });
-
-function outcome(act: () => void): 'accepted' | 'refused' {
-  try {
-    act();
-    return 'accepted';
-  } catch {
-    return 'refused';
-  }
-}
-
-async function outcomeOf(act: () => Promise<void> | undefined): Promise<'accepted' | 'refused'> {
-  try {
-    const asked = act();
-    if (asked !== undefined) await asked;
-    return 'accepted';
-  } catch (error) {
-    if (errorCode(error) === 'CDC_PROTOCOL') return 'refused';
-    throw error;
-  }
-}
 
 /** Messages of a few transactions in any order, one in fifteen of them damaged. */
 function hostile(random: Random): () => Buffer {

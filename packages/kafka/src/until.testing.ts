@@ -1,8 +1,5 @@
-/** Polls until the condition gives something; the deadline only ends a hang. */
-export async function eventually<T>(
-  probe: () => Promise<T | undefined> | T | undefined,
-  deadlineMs = 30_000,
-): Promise<T> {
+/** Polls until the condition gives something; an error ends it at once, unlike that of `eventually`. The deadline only ends a hang. */
+export async function until<T>(probe: () => Promise<T | undefined> | T | undefined, deadlineMs = 30_000): Promise<T> {
   const deadline = Date.now() + deadlineMs;
   for (;;) {
     const found = await probe();

@@ -102,5 +102,5 @@ export { repartition } from './process/repartition.js';
 export type { Repartition, RepartitionOptions } from './process/repartition.js';
 export type { Table } from './process/global-table.js';
 export { memoryStore } from './process/state-store.js';
-export type { OpenStateStore, StateEntries, StateStore, StateTask } from './process/state-store.js';
+export type { OpenStateStore, StateChange, StateEntries, StateStore, StateTask } from './process/state-store.js';
 export { Task } from './process/task.js';

@@ -1,5 +1,5 @@
 import type { ClassicLevel } from 'classic-level';
-import type { StateStore } from '@headwater/core';
+import type { StateChange, StateStore } from '@headwater/core';
 import { diskFailed } from './level-state.errors.js';
 import { META, writeMeta, type LevelMeta } from './level-meta.js';
 import { ReadCache } from './read-cache.js';
@@ -77,11 +77,11 @@ export class LevelStore implements StateStore {
       if (pair[0] !== META) yield pair;
   }
 
-  apply(entries: Iterable<readonly [string, Buffer | null]>, stamp: number): void | Promise<void> {
+  apply(entries: Iterable<StateChange>, stamp: number): void | Promise<void> {
     if (this.#failure !== undefined) throw diskFailed(this.#context.place, this.#failure.error);
     for (const [entry, value] of entries) {
       const own = value !== null && value.buffer.byteLength > LARGEST_SHARED_BYTES ? Buffer.from(value) : value;
-      this.#pending.set(entry, own);
+      this.#pending.set(String(entry), own);
       this.#pendingBytes += ENTRY_BYTES + (value?.length ?? 0);
     }
     this.#stamp = stamp;

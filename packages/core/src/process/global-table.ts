@@ -46,9 +46,8 @@ class TablePartition implements TopicCopy {
   restore(records: readonly LogRecord[], stamp: number): void {
     for (const { key, value } of records) {
       if (key === null) continue;
-      const name = key.toString('utf8');
-      if (value === null) this.values.delete(name);
-      else this.values.set(name, value);
+      if (value === null) this.values.delete(key);
+      else this.values.set(key, value);
     }
     this.stamp = stamp;
   }

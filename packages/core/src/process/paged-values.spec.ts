@@ -54,6 +54,24 @@ describe('PagedValues', () => {
     expect(values.get('kept')!.toString()).toBe('other');
   });
 
+  it('takes a key as text or as its bytes, of any length and characters', () => {
+    const values = new PagedValues();
+    const keys = ['', 'k', 'ключ', 'a\u0000b', '\u{1f511}'.repeat(3), 'long '.repeat(200), `${'x'.repeat(300)}é`];
+    keys.forEach((key, n) => values.set(n % 2 === 0 ? key : Buffer.from(key), Buffer.from(`${n}`)));
+    expect(values.keys()).toEqual(keys);
+    keys.forEach((key, n) => {
+      expect(values.get(key)!.toString()).toBe(`${n}`);
+      values.set(n % 2 === 0 ? Buffer.from(key) : key, Buffer.from('new'));
+    });
+    expect(values.size).toBe(keys.length);
+    for (const key of keys) {
+      expect(values.get(Buffer.from(key))!.toString()).toBe('new');
+      values.delete(Buffer.from(key));
+      expect(values.get(key)).toBeUndefined();
+    }
+    expect([values.size, values.keys()]).toEqual([0, []]);
+  });
+
   it('copies what it is given', () => {
     const values = new PagedValues();
     const given = Buffer.from('as it was');

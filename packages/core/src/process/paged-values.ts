@@ -1,37 +1,39 @@
+import { KeyBytes, SlotIndex } from './slot-index.js';
+
 const PAGE_BYTES = 1 << 18;
-/** Before each value: its length. */
-const HEADER_BYTES = 4;
-/** A larger value gets a page of its own, so that no page is left half empty. */
+/** Before each entry: how long its key is, and its value. */
+const HEADER_BYTES = 8;
+/** A larger entry gets a page of its own, so that no page is left half empty. */
 const LARGEST_SHARED_BYTES = PAGE_BYTES / 4;
 
 interface Page {
   readonly bytes: Buffer;
-  /** The keys of the entries, in their order, those that were replaced since included. */
-  readonly keys: string[];
+  /** Where its last entry ends. */
+  end: number;
   usedBytes: number;
 }
 
 /**
- * A map from text to bytes that keeps its values in pages: a Buffer per value costs more than most values, and a view of the buffer a value
- * came in keeps all of that alive. Takes at most about twice the bytes of what it holds, and two pages. A value it gave out never changes,
- * whatever is set afterwards.
+ * A map from text to bytes that keeps keys and values in pages: a string and a Buffer per entry cost more than most entries, and a view of the
+ * buffer they came in keeps all of that alive. A key may be given as its UTF-8 bytes. Takes at most about twice the bytes of what it holds, two
+ * pages, and 24 to 48 bytes per entry to find it. A value it gave out never changes, whatever is set afterwards.
  *
  * What is replaced stays where it is until less than half of the pages is in use; then the emptiest page is moved to the end (the
  * cleaning of Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File System, 1992).
  */
 export class PagedValues {
-  /** Where each value's entry begins: the number of its page times PAGE_BYTES, and the place in the page. */
-  readonly #places = new Map<string, number>();
+  /** Where each entry begins: the number of its page times PAGE_BYTES, and the place in the page. */
+  readonly #index = new SlotIndex((place, key) => this.#isAt(place, key));
+  readonly #key = new KeyBytes();
   readonly #pages: (Page | undefined)[] = [];
   readonly #free: number[] = [];
   #usedBytes = 0;
   #pageBytes = 0;
-  /** The shared page that is being filled, and how far. */
+  /** The shared page that is being filled. */
   #filling = -1;
-  #end = PAGE_BYTES;
 
   get size(): number {
-    return this.#places.size;
+    return this.#index.size;
   }
 
   /** What the pages take, in use or not. */
@@ -39,62 +41,102 @@ export class PagedValues {
     return this.#pageBytes;
   }
 
-  get(key: string): Buffer | undefined {
-    const place = this.#places.get(key);
-    if (place === undefined) return undefined;
+  get(key: string | Buffer): Buffer | undefined {
+    const slot = this.#index.find(this.#key.take(key));
+    if (slot < 0) return undefined;
+    const place = this.#index.place(slot);
     const { bytes } = this.#pages[numberOf(place)]!;
-    const from = (place % PAGE_BYTES) + HEADER_BYTES;
-    return bytes.subarray(from, from + bytes.readUInt32LE(from - HEADER_BYTES));
+    const at = place % PAGE_BYTES;
+    const from = at + HEADER_BYTES + bytes.readUInt32LE(at);
+    return bytes.subarray(from, from + bytes.readUInt32LE(at + 4));
   }
 
-  keys(): IterableIterator<string> {
-    return this.#places.keys();
+  /** All of them as they are now, in about the order in which they were set. */
+  keys(): string[] {
+    const keys: string[] = [];
+    this.#pages.forEach((page, number) => {
+      if (page === undefined) return;
+      const { bytes, end } = page;
+      for (let at = 0; at < end; at = endOf(bytes, at))
+        if (this.#slotOf(number, at) >= 0)
+          keys.push(bytes.toString('utf8', at + HEADER_BYTES, at + HEADER_BYTES + bytes.readUInt32LE(at)));
+    });
+    return keys;
   }
 
-  set(key: string, value: Buffer): void {
-    this.#release(this.#places.get(key));
-    this.#places.set(key, this.#put(key, value));
+  set(key: string | Buffer, value: Buffer): void {
+    const index = this.#index;
+    const taken = this.#key.take(key);
+    const slot = index.find(taken);
+    if (slot >= 0) this.#release(index.place(slot));
+    const place = this.#append(taken, value);
+    if (slot >= 0) index.move(slot, place);
+    else index.add(slot, taken, place);
     while (this.#usedBytes * 2 < this.#pageBytes - 2 * PAGE_BYTES) this.#moveEmptiest();
   }
 
-  delete(key: string): void {
-    this.#release(this.#places.get(key));
-    this.#places.delete(key);
+  delete(key: string | Buffer): void {
+    const slot = this.#index.find(this.#key.take(key));
+    if (slot < 0) return;
+    this.#release(this.#index.place(slot));
+    this.#index.remove(slot);
   }
 
   clear(): void {
-    this.#places.clear();
+    this.#index.clear();
     this.#pages.length = this.#free.length = 0;
     this.#usedBytes = this.#pageBytes = 0;
     this.#filling = -1;
-    this.#end = PAGE_BYTES;
   }
 
-  #put(key: string, value: Buffer): number {
-    const bytes = HEADER_BYTES + value.length;
-    const number = bytes > LARGEST_SHARED_BYTES ? this.#open(bytes) : this.#sharedWith(bytes);
+  #isAt(place: number, { bytes: key, length }: KeyBytes): boolean {
+    const { bytes } = this.#pages[numberOf(place)]!;
+    const at = place % PAGE_BYTES;
+    if (bytes.readUInt32LE(at) !== length) return false;
+    const from = at + HEADER_BYTES;
+    for (let n = 0; n < length; n++) if (bytes[from + n] !== key[n]) return false;
+    return true;
+  }
+
+  /** The slot of the entry that begins there; below 0: it was replaced or deleted. */
+  #slotOf(number: number, at: number): number {
+    const { bytes } = this.#pages[number]!;
+    const from = at + HEADER_BYTES;
+    return this.#index.findPlace(number * PAGE_BYTES + at, bytes, from, from + bytes.readUInt32LE(at));
+  }
+
+  #append({ bytes: key, length }: KeyBytes, value: Buffer): number {
+    const place = this.#reserve(HEADER_BYTES + length + value.length);
+    const { bytes } = this.#pages[numberOf(place)]!;
+    let at = place % PAGE_BYTES;
+    bytes.writeUInt32LE(length, at);
+    bytes.writeUInt32LE(value.length, at + 4);
+    at += HEADER_BYTES;
+    for (let n = 0; n < length; n++) bytes[at++] = key[n]!;
+    bytes.set(value, at);
+    return place;
+  }
+
+  /** The place of an entry of so many bytes, behind all others of its page. */
+  #reserve(size: number): number {
+    const number = size > LARGEST_SHARED_BYTES ? this.#open(size) : this.#sharedWith(size);
     const page = this.#pages[number]!;
-    const at = number === this.#filling ? this.#end : 0;
-    if (number === this.#filling) this.#end += bytes;
-    page.bytes.writeUInt32LE(value.length, at);
-    page.bytes.set(value, at + HEADER_BYTES);
-    page.keys.push(key);
-    page.usedBytes += bytes;
-    this.#usedBytes += bytes;
+    const at = page.end;
+    page.end += size;
+    page.usedBytes += size;
+    this.#usedBytes += size;
     return number * PAGE_BYTES + at;
   }
 
-  #sharedWith(bytes: number): number {
-    if (this.#end + bytes > PAGE_BYTES) {
-      this.#filling = this.#open(PAGE_BYTES);
-      this.#end = 0;
-    }
+  #sharedWith(size: number): number {
+    const filling = this.#pages[this.#filling];
+    if (filling === undefined || filling.end + size > PAGE_BYTES) this.#filling = this.#open(PAGE_BYTES);
     return this.#filling;
   }
 
   #open(size: number): number {
     const number = this.#free.pop() ?? this.#pages.length;
-    this.#pages[number] = { bytes: Buffer.allocUnsafeSlow(size), keys: [], usedBytes: 0 };
+    this.#pages[number] = { bytes: Buffer.allocUnsafeSlow(size), end: 0, usedBytes: 0 };
     this.#pageBytes += size;
     return number;
   }
@@ -105,27 +147,27 @@ export class PagedValues {
     this.#free.push(number);
   }
 
-  #release(place: number | undefined): void {
-    if (place === undefined) return;
+  #release(place: number): void {
     const number = numberOf(place);
     const page = this.#pages[number]!;
-    const bytes = HEADER_BYTES + page.bytes.readUInt32LE(place % PAGE_BYTES);
-    page.usedBytes -= bytes;
-    this.#usedBytes -= bytes;
+    const at = place % PAGE_BYTES;
+    const size = endOf(page.bytes, at) - at;
+    page.usedBytes -= size;
+    this.#usedBytes -= size;
     if (page.usedBytes === 0 && number !== this.#filling) this.#close(number);
   }
 
   #moveEmptiest(): void {
     const number = this.#emptiest();
-    const { bytes, keys } = this.#pages[number]!;
-    let at = 0;
-    for (const key of keys) {
-      const end = at + HEADER_BYTES + bytes.readUInt32LE(at);
-      if (this.#places.get(key) === number * PAGE_BYTES + at) {
-        this.#places.set(key, this.#put(key, bytes.subarray(at + HEADER_BYTES, end)));
-        this.#usedBytes -= end - at;
-      }
-      at = end;
+    const { bytes, end } = this.#pages[number]!;
+    for (let at = 0, next; at < end; at = next) {
+      next = endOf(bytes, at);
+      const slot = this.#slotOf(number, at);
+      if (slot < 0) continue;
+      const place = this.#reserve(next - at);
+      this.#pages[numberOf(place)]!.bytes.set(bytes.subarray(at, next), place % PAGE_BYTES);
+      this.#index.move(slot, place);
+      this.#usedBytes -= next - at;
     }
     this.#close(number);
   }
@@ -141,3 +183,7 @@ export class PagedValues {
 }
 
 const numberOf = (place: number): number => Math.floor(place / PAGE_BYTES);
+
+function endOf(bytes: Buffer, at: number): number {
+  return at + HEADER_BYTES + bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4);
+}

@@ -17,12 +17,14 @@ export interface StateStore {
    * Takes committed entries (`null` deletes; a later one of the same name replaces the earlier) and the new stamp, both or neither. Seen
    * by `get` when it resolves. The buffers are the caller's: what is kept of them is copied.
    */
-  apply(entries: Iterable<readonly [entry: string, value: Buffer | null]>, stamp: number): void | Promise<void>;
+  apply(entries: Iterable<StateChange>, stamp: number): void | Promise<void>;
   /** Forgets everything; the stamp is 0 again. */
   clear(): void | Promise<void>;
   close(): Promise<void>;
 }
 
+/** A name may come as its UTF-8 bytes, as the state topic has it. */
+export type StateChange = readonly [entry: string | Buffer, value: Buffer | null];
 type StateEntry = readonly [entry: string, value: Buffer];
 export type StateEntries = Iterable<StateEntry> | AsyncIterable<StateEntry>;
 

@@ -162,7 +162,7 @@ export function observed(open: OpenStateStore): { readonly open: OpenStateStore;
         entries: (prefix) => store.entries(prefix),
         apply(entries, stamp) {
           const taken = [...entries];
-          applied.entries.push(...taken.map(([entry]) => entry));
+          applied.entries.push(...taken.map(([entry]) => String(entry)));
           return store.apply(taken, stamp);
         },
         clear() {

@@ -1,6 +1,6 @@
 import type { LogRecord } from '../log/log.js';
 import type { DueTimer } from './processor.js';
-import type { StateStore } from './state-store.js';
+import type { StateChange, StateStore } from './state-store.js';
 import { TimerQueue } from './timer-queue.js';
 import type { Entries } from './write-set.js';
 
@@ -87,26 +87,31 @@ export class TaskState implements Entries {
     return entries.sort((a, b) => (a[0] < b[0] ? -1 : 1));
   }
 
-  *#indexed(entries: Iterable<Entry>): Iterable<Entry> {
-    for (const pair of entries) {
-      const [entry, value] = pair;
-      const kind = entry.charCodeAt(1) === COLON ? entry.charCodeAt(0) : 0;
-      if (kind === TIMER) {
-        if (value === null) this.#timers.cancel(entry.slice(2));
-        else this.#timers.set(entry.slice(2), timeOf(value));
-      } else if (kind === PARKED) {
-        if (value === null) this.#parked.delete(entry);
-        else this.#parked.add(entry);
-      }
-      yield pair;
+  *#indexed(changes: Iterable<StateChange>): Iterable<StateChange> {
+    for (const change of changes) {
+      const kind = kindOf(change[0]);
+      if (kind === TIMER || kind === PARKED) this.#index(kind, String(change[0]), change[1]);
+      yield change;
     }
+  }
+
+  #index(kind: number, entry: string, value: Buffer | null): void {
+    if (kind === TIMER) {
+      if (value === null) this.#timers.cancel(entry.slice(2));
+      else this.#timers.set(entry.slice(2), timeOf(value));
+    } else if (value === null) this.#parked.delete(entry);
+    else this.#parked.add(entry);
   }
 }
 
-type Entry = readonly [entry: string, value: Buffer | null];
+function* named(records: readonly LogRecord[]): Iterable<StateChange> {
+  for (const { key, value } of records) if (key !== null) yield [key, value];
+}
 
-function* named(records: readonly LogRecord[]): Iterable<Entry> {
-  for (const { key, value } of records) if (key !== null) yield [key.toString('utf8'), value];
+/** The letter before the colon; 0: there is none. */
+function kindOf(entry: string | Buffer): number {
+  if (typeof entry === 'string') return entry.charCodeAt(1) === COLON ? entry.charCodeAt(0) : 0;
+  return entry[1] === COLON ? entry[0]! : 0;
 }
 
 const COLON = ':'.charCodeAt(0);

@@ -5,7 +5,7 @@ import { columnRuleFaults } from './column-rules.js';
 import type { PgType } from './json-types.js';
 import { textRows } from './postgres-session.js';
 import { parseTableName } from './table-name.js';
-import { topicFaults } from './topic-faults.js';
+import { topicFaults, type OwnTopicOptions } from './topic-faults.js';
 
 const TYPES = `
   SELECT t.oid, t.typname, t.typtype, CASE WHEN t.typoutput = 'array_out'::regproc THEN t.typelem ELSE 0 END,
@@ -76,7 +76,7 @@ export async function readTables(client: Client, options: TableOptions): Promise
     generatedColumns === 'stored' ? 's' : '',
   ];
   const rows = await textRows(client, TABLES, wanted);
-  const faults: string[] = topicFaults(specs);
+  const faults: string[] = topicFaults(specs, options);
   const tables: CatalogTable[] = [];
   for (const [n, , sqlName, kind, persistence, identity, columns, primary, index, leaves] of rows) {
     const spec = specs[Number(n) - 1]!;
@@ -115,7 +115,7 @@ export async function readTables(client: Client, options: TableOptions): Promise
 }
 
 /** What of the options of a capture concerns its tables. */
-export type TableOptions = Pick<ResolvedOptions, 'tables' | 'generatedColumns' | 'hashKey'>;
+export type TableOptions = OwnTopicOptions & Pick<ResolvedOptions, 'tables' | 'generatedColumns' | 'hashKey'>;
 
 function isPublished({ only, columns }: CapturedTable, name: string): boolean {
   return (only === undefined || only.includes(name)) && columns?.[name] !== 'exclude';

@@ -80,6 +80,17 @@ describe('several tables in one topic', () => {
       code: 'CDC_TABLES_INVALID',
       message: expect.stringContaining('public.a: captured twice'),
     });
+    const own = { ...first!, topic: source.positionTopic };
+    await expect(source.started([], { tables: [own], transactionsTopic: own.topic })).rejects.toMatchObject({
+      code: 'CDC_TABLES_INVALID',
+      facts: {
+        faults: [
+          expect.stringMatching(/^public\.a: its topic .* holds the position of this capture/),
+          expect.stringMatching(/^public\.a: its topic .* holds the transactions of this capture/),
+          expect.stringMatching(/would hold the position and the transactions of this capture/),
+        ],
+      },
+    });
     expect(await source.slotFacts()).toBeUndefined();
     const capture = await source.started([], { tables: [first!] });
     await capture.stop();

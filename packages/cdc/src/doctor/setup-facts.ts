@@ -1,6 +1,6 @@
 import { errorCode, errorMessage } from '@headwater/core';
 import type { Client } from 'pg';
-import type { CatalogTable } from '../catalog.js';
+import type { CatalogTable, TableOptions } from '../catalog.js';
 import { textRows } from '../postgres-session.js';
 import type { ResolvedOptions } from '../capture.options.js';
 import { publicationState } from '../publication.js';
@@ -8,7 +8,7 @@ import { parseTableName } from '../table-name.js';
 import type { PublicationFacts, SetupFacts } from './diagnose.js';
 
 /** What a server is looked at for. */
-export type SetupWanted = Pick<ResolvedOptions, 'slot' | 'publication' | 'tables' | 'generatedColumns' | 'hashKey'>;
+export type SetupWanted = TableOptions & Pick<ResolvedOptions, 'slot' | 'publication'>;
 
 const SERVER = `
   SELECT current_setting('server_version_num'), current_setting('wal_level'), pg_is_in_recovery(),

@@ -24,7 +24,7 @@ describe('bytes', () => {
   });
 
   it('grows, and reads back every type', () => {
-    const writer = new ByteWriter(1)
+    const writer = new ByteWriter(Buffer.alloc(1))
       .int8(-3)
       .int16(-300)
       .int32(70_000)

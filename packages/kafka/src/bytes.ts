@@ -3,8 +3,9 @@ export class ByteWriter {
   #bytes: Buffer;
   #at = 0;
 
-  constructor(capacity = 256) {
-    this.#bytes = Buffer.allocUnsafe(capacity);
+  /** Writes from the start of `buffer`, and into a larger one of its own when that is full. */
+  constructor(buffer: Buffer = Buffer.allocUnsafe(256)) {
+    this.#bytes = buffer;
   }
 
   int8(value: number): this {
@@ -95,6 +96,12 @@ export class ByteWriter {
 
   done(): Buffer {
     return this.#bytes.subarray(0, this.#at);
+  }
+
+  /** What has been written so far, as a frame: its first four bytes become the size of the rest. */
+  framed(): Buffer {
+    this.#bytes.writeInt32BE(this.#at - 4, 0);
+    return this.done();
   }
 
   #byte(value: number): void {

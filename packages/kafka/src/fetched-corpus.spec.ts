@@ -2,10 +2,11 @@ import { crc32c } from '@node-rs/crc32';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { seededRandom } from '@headwater/testing';
 import type { Header, LogRecord, OutRecord } from '@headwater/core';
+import { recordBatch } from './batch.testing.js';
 import { packer, type Compression } from './codecs.js';
 import { decodeFetched, endOfBatches } from './fetched.js';
 import { KafkaError } from './kafka.errors.js';
-import { BATCH_HEADER_BYTES, encodeBatch } from './record-batch.js';
+import { BATCH_HEADER_BYTES } from './record-batch.js';
 
 const SEED = Number(process.env['HEADWATER_SEED'] ?? 107);
 const MUTATIONS = 100_000;
@@ -39,7 +40,7 @@ describe('the decoder over a corpus', () => {
     const batches: Buffer[] = [];
     for (const compression of codecs) {
       const pack = compression && (await packer(compression));
-      batches.push(at(end, encodeBatch(ODD, { producerId: 1n, epoch: 0, baseSequence: 0 }, 5, pack)));
+      batches.push(at(end, recordBatch(ODD, { producerId: 1n, epoch: 0, baseSequence: 0 }, 5, pack)));
       end += ODD.length;
     }
     log = Buffer.concat(batches);
@@ -63,7 +64,7 @@ describe('the decoder over a corpus', () => {
   it('S107 reads a header of a megabyte, and ten thousand of them', () => {
     const headers = Array.from({ length: 10_000 }, (_, n): [string, Buffer] => [`h${n}`, Buffer.from(`${n}`)]);
     headers.push(['huge'.repeat(1_000), Buffer.alloc(1 << 20, 1)]);
-    const bytes = encodeBatch([{ ...ODD[0]!, headers }], { producerId: 1n, epoch: 0, baseSequence: 0 }, 5);
+    const bytes = recordBatch([{ ...ODD[0]!, headers }], { producerId: 1n, epoch: 0, baseSequence: 0 }, 5);
     expect(decode(bytes).records[0]!.headers.map(latin)).toEqual(headers.map(latin));
   });
 
@@ -99,7 +100,7 @@ describe('the decoder over a corpus', () => {
     ['an offset outside of its batch', [12, 0, 0, 2, 1, 1, 0]],
     ['a varint without an end', [24, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 0]],
   ])('S107 takes %s for corrupt, though the CRC fits', (_, record) => {
-    const head = encodeBatch([ODD[0]!], { producerId: 1n, epoch: 0, baseSequence: 0 }, 5).subarray(0, 61);
+    const head = recordBatch([ODD[0]!], { producerId: 1n, epoch: 0, baseSequence: 0 }, 5).subarray(0, 61);
     const bytes = Buffer.concat([head, Buffer.from(record)]);
     bytes.writeInt32BE(bytes.length - 12, 8);
     bytes.writeUInt32BE(crc32c(bytes.subarray(21)), 17);

@@ -2,8 +2,9 @@ import { gzipSync } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import { describe, expect, it } from '@jest/globals';
 import type { OutRecord } from '@headwater/core';
+import { recordBatch } from './batch.testing.js';
 import { decodeFetched, type AbortedTransaction } from './fetched.js';
-import { encodeBatch, recordBytesAtMost, sequenceAfter } from './record-batch.js';
+import { recordBytesAtMost, sequenceAfter } from './record-batch.js';
 
 const A = 1n;
 const B = 2n;
@@ -24,7 +25,7 @@ describe('record batches', () => {
       { topic: 't', key: null, value: null, timestamp: 40 },
       { topic: 't', key: Buffer.alloc(0), value: Buffer.alloc(0) },
     ];
-    const { records: read, nextOffset } = decode(0, [at(7, encodeBatch(records, producer(A), 60))]);
+    const { records: read, nextOffset } = decode(0, [at(7, recordBatch(records, producer(A), 60))]);
     expect(nextOffset).toBe(10);
     expect(read).toEqual([
       {
@@ -48,7 +49,7 @@ describe('record batches', () => {
       value: Buffer.from('v'),
       headers: [['é'.repeat(40), Buffer.alloc(3)]],
     };
-    expect(encodeBatch([record], producer(A), 0).length - 61).toBeLessThanOrEqual(recordBytesAtMost(record));
+    expect(recordBatch([record], producer(A), 0).length - 61).toBeLessThanOrEqual(recordBytesAtMost(record));
   });
 
   it('S57 wraps the sequence modulo 2^31', () => {
@@ -143,7 +144,7 @@ function at(offset: number, bytes: Buffer): Buffer {
 
 function batch(offset: number, producerId: bigint, of: readonly string[], more: Partial<OutRecord> = {}): Buffer {
   const records = of.map((value) => ({ topic: 't', key: null, value: Buffer.from(value), ...more }));
-  return at(offset, encodeBatch(records, producer(producerId), 0));
+  return at(offset, recordBatch(records, producer(producerId), 0));
 }
 
 function data(offset: number, producerId: bigint, ...of: string[]): Buffer {

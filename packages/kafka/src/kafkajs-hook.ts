@@ -8,21 +8,42 @@ import { kafkajsSasl, type SaslOptions } from './sasl.js';
 
 const SUPPORTED = '2.2.4';
 
-/** What is used of kafkajs's connection: framing, correlation, time-outs, TLS, SASL and its renewal. */
+/**
+ * What is used of kafkajs's connection: correlation, time-outs, the framing of answers, TLS, SASL and its renewal. Requests are framed
+ * by `Lane`: kafkajs would copy each one twice, into zeroed memory.
+ */
 export interface Connection {
+  readonly clientId: string;
+  /** Credentials, when it has any. */
+  readonly sasl?: unknown;
+  readonly requestQueue: RequestQueue;
+  readonly socket?: net.Socket;
   connect(): Promise<unknown>;
   disconnect(): Promise<unknown>;
   isConnected(): boolean;
+  isAuthenticated(): boolean;
+  authenticate(): Promise<void>;
+  nextCorrelationId(): number;
   rejectRequests(error: Error): void;
   setVersions(versions: Readonly<Record<number, { minVersion: number; maxVersion: number }>>): void;
   setSupportAuthenticationProtocol(supported: boolean): void;
-  send<T>(exchange: {
-    request: { apiKey: number; apiName: string; apiVersion: number; encode: () => { buf: Buffer; buffer: Buffer } };
-    response: { decode: (payload: Buffer) => T; parse: (answer: T) => T };
-    requestTimeout: number;
-    logResponseError: false;
-  }): Promise<T>;
-  readonly socket?: net.Socket;
+}
+
+interface RequestQueue {
+  /** Sends now, unless the broker asked for a pause, and settles the entry with the answer, a time-out or the end of the connection. */
+  push(request: {
+    readonly entry: {
+      readonly apiKey: number;
+      readonly apiName: string;
+      readonly apiVersion: number;
+      readonly correlationId: number;
+      readonly resolve: (answer: { readonly payload: Buffer }) => void;
+      readonly reject: (error: unknown) => void;
+    };
+    readonly expectResponse: true;
+    readonly requestTimeout: number;
+    readonly sendRequest: () => void;
+  }): void;
 }
 
 /** Makes connections with the user's TLS and SASL settings. Connecting is up to the caller. */

@@ -1,7 +1,12 @@
-import { errorCode, errorMessage } from '@headwater/core';
+import { errorCode, errorMessage, type BufferPool } from '@headwater/core';
+import { ByteWriter } from './bytes.js';
 import { KafkaError } from './kafka.errors.js';
 import type { Connection, ConnectionBuilder } from './kafkajs-hook.js';
 import type { Call } from './requests/call.js';
+
+const API_VERSIONS = 18;
+/** Room for the header of a request, and for most bodies. */
+const FRAME_BYTES = 4_000;
 
 export interface Address {
   readonly host: string;
@@ -17,12 +22,14 @@ export type Versions = Readonly<Record<number, { minVersion: number; maxVersion:
 export class Lane {
   readonly #builder: ConnectionBuilder;
   readonly #timeoutMs: number;
+  readonly #buffers: BufferPool;
   readonly #connections = new Map<string, Promise<Connection>>();
   #closed = false;
 
-  constructor(builder: ConnectionBuilder, timeoutMs: number) {
+  constructor(builder: ConnectionBuilder, timeoutMs: number, buffers: BufferPool) {
     this.#builder = builder;
     this.#timeoutMs = timeoutMs;
+    this.#buffers = buffers;
   }
 
   /** Rejects when the answer did not come: the request may have been done or not. */
@@ -32,20 +39,9 @@ export class Lane {
     try {
       connection = await this.#connection(key, address);
       if (versions !== undefined) connection.setVersions(versions);
-      return await connection.send({
-        request: {
-          apiKey: call.apiKey,
-          apiName: call.apiName,
-          apiVersion: call.apiVersion,
-          encode: () => {
-            const body = call.encode();
-            return { buf: body, buffer: body };
-          },
-        },
-        response: { decode: (payload) => call.decode(payload), parse: (answer) => answer },
-        requestTimeout: call.timeoutMs ?? this.#timeoutMs,
-        logResponseError: false,
-      });
+      if (connection.sasl && !connection.isAuthenticated() && call.apiKey !== API_VERSIONS)
+        await connection.authenticate();
+      return call.decode(await this.#exchange(connection, call));
     } catch (cause) {
       // After a time-out the late answer would hold up the line: the next request gets a new connection.
       if (connection !== undefined) this.#forget(key, connection);
@@ -66,6 +62,28 @@ export class Lane {
     const connecting = [...this.#connections.values()];
     this.#connections.clear();
     await Promise.all(connecting.map((connection) => connection.then(end, () => undefined)));
+  }
+
+  /** Calls go out in the order in which this is called. */
+  async #exchange<T>(connection: Connection, call: Call<T>): Promise<Buffer> {
+    const { apiKey, apiName, apiVersion } = call;
+    if (!connection.isConnected()) throw new Error('Not connected');
+    const correlationId = connection.nextCorrelationId();
+    const buffer = this.#buffers.take(FRAME_BYTES + (call.capacity ?? 0));
+    const writer = new ByteWriter(buffer).int32(0).int16(apiKey).int16(apiVersion).int32(correlationId);
+    call.encode(writer.string(connection.clientId));
+    const frame = writer.framed();
+    const { payload } = await new Promise<{ readonly payload: Buffer }>((resolve, reject) =>
+      connection.requestQueue.push({
+        entry: { apiKey, apiName, apiVersion, correlationId, resolve, reject },
+        expectResponse: true,
+        requestTimeout: call.timeoutMs ?? this.#timeoutMs,
+        sendRequest: () => connection.socket!.write(frame),
+      }),
+    );
+    // What is answered has been read; while others are still being written nobody can tell whether this one is.
+    if (connection.socket?.writableLength === 0) this.#buffers.give(buffer);
+    return payload;
   }
 
   async #connection(key: string, address: Address): Promise<Connection> {

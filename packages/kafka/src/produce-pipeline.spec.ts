@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { BufferPool } from '@headwater/core';
 import type { Lane } from './lane.js';
 import { ProducePipeline, type PipelineSender } from './produce-pipeline.js';
 import { pauseAfter } from './produce.js';
@@ -15,6 +16,7 @@ function broker(answer: (requested: readonly string[], n: number) => Answered | 
   const sender: PipelineSender = {
     wire: {
       requestTimeoutMs: 1_000,
+      buffers: new BufferPool(),
       closing: new AbortController(),
       assertOpen: () => undefined,
       byLeader: (items) => {

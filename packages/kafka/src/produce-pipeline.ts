@@ -9,7 +9,10 @@ import { unreachable, type Wire } from './wire.js';
 const MAX_IN_FLIGHT = 5;
 
 export interface PipelineSender extends Sender {
-  readonly wire: Pick<Wire, 'byLeader' | 'send' | 'requestTimeoutMs' | 'tryRefresh' | 'assertOpen' | 'closing'>;
+  readonly wire: Pick<
+    Wire,
+    'byLeader' | 'send' | 'requestTimeoutMs' | 'buffers' | 'tryRefresh' | 'assertOpen' | 'closing'
+  >;
 }
 
 /**

@@ -30,7 +30,7 @@ export type Attempt =
   | { readonly batch: EncodedBatch; readonly result: 'refused'; readonly error: number; readonly cause: KafkaError };
 
 export interface Sender {
-  readonly wire: Pick<Wire, 'byLeader' | 'send' | 'requestTimeoutMs'>;
+  readonly wire: Pick<Wire, 'byLeader' | 'send' | 'requestTimeoutMs' | 'buffers'>;
   readonly lane: Lane;
   /** null: outside transactions. */
   readonly transactionalId: string | null;
@@ -86,7 +86,10 @@ async function produceTo(sender: Sender, nodeId: number, batches: readonly Encod
     const answer = answers.find((of) => of.topic === batch.topic && of.partition === batch.partition);
     // Not told is not done: the repetition is recognised by its sequence if it was.
     if (answer === undefined) return again(batch, 'absent from the answer', { moved: true, lost: true });
-    return judged(batch, answer, transactionalId);
+    const attempt = judged(batch, answer, transactionalId);
+    // It is never sent again, and requests have bytes of their own.
+    if (attempt.result === 'appended' && batch.buffer !== undefined) wire.buffers.give(batch.buffer);
+    return attempt;
   });
 }
 

@@ -1,13 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, OutRecord } from '@headwater/core';
 import { kafkaCluster, type KafkaCluster } from '@headwater/testing';
+import { recordBatch } from './batch.testing.js';
 import { committedRecords, newTopic, testBrokers, testLog, texts, unique } from './broker.testing.js';
 import { until } from './until.testing.js';
 import { OUT_OF_ORDER_SEQUENCE_NUMBER } from './kafka.errors.js';
 import { kafkajsClient } from './kafkajs-hook.js';
 import type { Lane } from './lane.js';
 import { produceOnce } from './produce.js';
-import { encodeBatch, sequenceAfter } from './record-batch.js';
+import { sequenceAfter } from './record-batch.js';
 import { describeTransaction } from './requests/admin.js';
 import { TRANSACTION } from './requests/call.js';
 import { initProducerId } from './requests/transaction.js';
@@ -124,7 +125,7 @@ describe('sequence numbers', () => {
     const sender = { wire, lane: wire.lane(), transactionalId: null, apiVersion: 9 } as const;
     const send = async (baseSequence: number, values: readonly string[]) => {
       const records = values.map((value) => one(topic, value));
-      const bytes = encodeBatch(records, { producerId, epoch, baseSequence }, Date.now(), undefined, 'plain');
+      const bytes = recordBatch(records, { producerId, epoch, baseSequence }, Date.now(), undefined, 'plain');
       const [attempt] = await produceOnce(sender, [{ topic, partition: 0, records: values.length, bytes }]);
       return attempt!;
     };

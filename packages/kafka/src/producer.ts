@@ -235,8 +235,9 @@ export class KafkaProducer implements LogProducer {
       const records = parts.length === 1 ? parts[0]!.records : parts.flatMap((part) => part.records);
       const baseSequence = epoch.takeSequence(queue, records.length);
       const { producerId } = epoch;
-      const bytes = encodeBatch(records, { producerId, epoch: epoch.epoch, baseSequence }, nowMs, packer, 'plain');
-      flight.batch = { topic, partition, records: records.length, bytes };
+      const producer = { producerId, epoch: epoch.epoch, baseSequence };
+      const options = { packer, kind: 'plain', buffers: this.#wire.buffers } as const;
+      flight.batch = { topic, partition, records: records.length, ...encodeBatch(records, producer, nowMs, options) };
     }
   }
 

@@ -1,5 +1,5 @@
 import { crc32c } from '@node-rs/crc32';
-import { putVarint, varintSize, type Header, type OutRecord, type RecordRun } from '@headwater/core';
+import { putVarint, varintSize, type BufferPool, type Header, type OutRecord, type RecordRun } from '@headwater/core';
 import type { Packer } from './codecs.js';
 
 /** Under whose name a batch is written. A retry sends the same bytes, so the broker knows a repetition by its sequence. */
@@ -29,17 +29,24 @@ export function recordBytesAtMost(record: OutRecord): number {
   return size;
 }
 
-/** One record batch (magic 2) of `records`, all of one partition; uncompressed without `packer`. */
+/** How a batch is made. */
+export interface BatchOptions {
+  /** Default: uncompressed. */
+  readonly packer?: Packer | undefined;
+  readonly kind: 'transactional' | 'plain';
+  readonly buffers: BufferPool;
+}
+
+/** One record batch (magic 2) of `records`, all of one partition. `buffer` is what its bytes are a view of: of `buffers`, and back to there. */
 export function encodeBatch(
   records: readonly OutRecord[],
   producer: BatchProducer,
   nowMs: number,
-  packer?: Packer,
-  kind: 'transactional' | 'plain' = 'transactional',
-): Buffer {
+  { packer, kind, buffers }: BatchOptions,
+): { readonly bytes: Buffer; readonly buffer: Buffer } {
   let capacity = BATCH_HEADER_BYTES;
   for (const record of records) capacity += recordBytesAtMost(record);
-  const batch = Buffer.allocUnsafe(capacity);
+  const batch = buffers.take(capacity);
   const firstTimestamp = records[0]!.timestamp ?? nowMs;
   let maxTimestamp = firstTimestamp;
   let at = BATCH_HEADER_BYTES;
@@ -57,7 +64,7 @@ export function encodeBatch(
   const attributes = (kind === 'transactional' ? TRANSACTIONAL : 0) | (packer?.codec ?? 0);
   putHeader(bytes, { attributes, records: records.length, firstTimestamp, maxTimestamp, producer }, bytes.length);
   bytes.writeUInt32BE(crc32c(bytes.subarray(21)), 17);
-  return bytes;
+  return { bytes, buffer: batch };
 }
 
 /** The batch of a run, of a transaction: its header, and the records where they are, or packed. */

@@ -189,7 +189,8 @@ export class KafkaTransaction implements LogTransaction {
     const baseSequence = this.#producer!.takeSequence({ topic, partition }, count);
     const producer = { producerId, epoch, baseSequence };
     if (run !== undefined) return { topic, partition, records: count, run, ...runBatch(run, producer, packer) };
-    return { topic, partition, records: count, bytes: encodeBatch(records, producer, nowMs, packer) };
+    const options = { packer, kind: 'transactional', buffers: this.#wire.buffers } as const;
+    return { topic, partition, records: count, ...encodeBatch(records, producer, nowMs, options) };
   }
 
   #newPipeline(apiVersion: 9 | 12): ProducePipeline {

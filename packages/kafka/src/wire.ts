@@ -1,4 +1,4 @@
-import { errorMessage, type TopicPartition } from '@headwater/core';
+import { BufferPool, errorMessage, type TopicPartition } from '@headwater/core';
 import { capabilitiesOf, type Capabilities } from './capabilities.js';
 import { packer, type Compression, type Packer } from './codecs.js';
 import {
@@ -14,6 +14,9 @@ import { Lane, closedError, type Address, type Versions } from './lane.js';
 import type { Answer, Call, CoordinatorType } from './requests/call.js';
 import { apiVersions, findCoordinator, metadata } from './requests/cluster.js';
 import { wait } from './wait.js';
+
+/** Above the largest request. */
+const LARGEST_REUSED_BYTES = 1 << 23;
 
 export interface WireOptions {
   readonly brokers: readonly string[];
@@ -32,6 +35,8 @@ export interface PatienceOptions {
 export class Wire {
   readonly requestTimeoutMs: number;
   readonly closing = new AbortController();
+  /** For requests, and for what they are made of. */
+  readonly buffers = new BufferPool(LARGEST_REUSED_BYTES, 2 * LARGEST_REUSED_BYTES);
   readonly #builder: ConnectionBuilder;
   readonly #seeds: readonly Address[];
   readonly #shared: Lane;
@@ -56,7 +61,7 @@ export class Wire {
 
   /** Connections for one owner, who closes them with `release`. */
   lane(): Lane {
-    const lane = new Lane(this.#builder, this.requestTimeoutMs);
+    const lane = new Lane(this.#builder, this.requestTimeoutMs, this.buffers);
     this.#lanes.add(lane);
     return lane;
   }

@@ -1,6 +1,6 @@
 import type { OutRecord } from './log.js';
 import { readRecord, RunReader } from './record-run.js';
-import type { RunBuffers } from './run-buffers.js';
+import type { BufferPool } from './buffer-pool.js';
 import { putVarint, varintSize } from './varint.js';
 
 /** What a record takes beside key, value and headers, at most: its length, attributes, two deltas, two lengths. */
@@ -23,7 +23,7 @@ export class OpenRun {
   #valueLengthAt = 0;
 
   constructor(
-    private readonly buffers: RunBuffers,
+    private readonly buffers: BufferPool,
     readonly topic: string,
     readonly partition: number,
     capacity: number,

@@ -2,7 +2,7 @@ import type { OutRecord } from './log.js';
 import { OpenRun } from './open-run.js';
 import { murmur2 } from './partitioner.js';
 import type { RecordRun } from './record-run.js';
-import { RunBuffers } from './run-buffers.js';
+import { BufferPool } from './buffer-pool.js';
 import { putVarint } from './varint.js';
 
 /** A run that reaches this size is closed: below the broker's default limit of 1,048,588 with its batch header. */
@@ -29,7 +29,7 @@ export interface RecordGuard {
  * hands out either whole units only or everything. Order per partition is the order of adding.
  */
 export class RecordRuns {
-  readonly #buffers = new RunBuffers();
+  readonly #buffers = new BufferPool();
   readonly #topics = new Map<string, TopicRuns>();
   #runs: OpenRun[] = [];
   #unit = 0;

@@ -6,7 +6,9 @@ export interface Call<T> {
   readonly apiName: string;
   readonly apiVersion: number;
   readonly timeoutMs?: number;
-  encode(): Buffer;
+  /** About how many bytes the body takes, when that is many. */
+  readonly capacity?: number;
+  encode(body: ByteWriter): void;
   decode(payload: Buffer): T;
 }
 
@@ -20,7 +22,7 @@ export const TRANSACTION = 1;
 export type CoordinatorType = typeof GROUP | typeof TRANSACTION;
 
 /**
- * All versions used are flexible: their request header is kafkajs's plus one tag byte, which begins the body here; their response header
+ * All versions used are flexible: their request header ends with a tag section, which begins the body here; their response header
  * ends with a tag section. Only ApiVersions answers with the old header, so that any client understands it.
  */
 export function flexible<T>(
@@ -36,11 +38,8 @@ export function flexible<T>(
     apiName,
     apiVersion,
     timeoutMs: extra.timeoutMs,
-    encode() {
-      const body = new ByteWriter(extra.capacity).tags();
-      write(body);
-      return body.done();
-    },
+    capacity: extra.capacity,
+    encode: (body) => write(body.tags()),
     decode(payload) {
       const answer = new ByteReader(payload);
       if (!extra.plainHeader) answer.tags();

@@ -3,6 +3,8 @@ import { flexible, readTopics, writeTopics, type Answer, type Call } from './cal
 
 export interface EncodedBatch extends TopicPartition {
   readonly bytes: Buffer;
+  /** What they are a view of, when it is to be used again once the batch is in the log. */
+  readonly buffer?: Buffer;
   /** What follows `bytes` in the batch: the records of a run, where they are. */
   readonly rest?: Buffer;
   readonly run?: RecordRun;

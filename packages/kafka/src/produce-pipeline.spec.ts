@@ -80,6 +80,22 @@ describe('produce pipeline', () => {
     await expect(sendAll(pipeline, [batch(0, 'c')])).rejects.toThrow('time is over');
   });
 
+  it('uses the bytes of a batch again only when it is in the log', async () => {
+    const free: Buffer[] = [];
+    const { requests, sender } = broker((_, n) => {
+      free.push(sender.wire.buffers.take(100));
+      return n === 1 ? [] : [taken(0, 10)];
+    });
+    const { buffers } = sender.wire;
+    const buffer = buffers.take(100);
+    const bytes = buffer.subarray(0, buffer.write('a'));
+    await sendAll(pipelineTo(sender), [{ topic: 't', partition: 0, records: 1, bytes, buffer }]);
+    expect(requests).toEqual([['0:a'], ['0:a']]);
+    expect(free).toHaveLength(2);
+    expect(free.includes(buffer)).toBe(false);
+    expect(buffers.take(100)).toBe(buffer);
+  });
+
   it('sends the first batch of a partition alone and at most five after it', async () => {
     let answerAll!: () => void;
     const gate = new Promise<void>((resolve) => (answerAll = resolve));

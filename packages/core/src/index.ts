@@ -19,6 +19,7 @@ export { murmur2, partitionOf } from './log/partitioner.js';
 export { decodeRun, isRun, recordsOf } from './log/record-run.js';
 export type { LogInput, RecordRun } from './log/record-run.js';
 export { BufferPool } from './log/buffer-pool.js';
+export { bufferView } from './log/buffer-view.js';
 export { RecordRuns } from './log/record-runs.js';
 export type { RecordGuard, TakenRun, TopicRuns } from './log/record-runs.js';
 export type { OpenRun } from './log/open-run.js';

@@ -1,3 +1,5 @@
+import { bufferView } from '@headwater/core';
+
 /** Writes Kafka's primitive types into a growing buffer. Names follow the protocol guide; `compact…` is the flexible form (KIP-482). */
 export class ByteWriter {
   #bytes: Buffer;
@@ -125,10 +127,14 @@ export class ByteWriter {
 export class ByteReader {
   readonly source: Buffer;
   at: number;
+  readonly #bytes: ArrayBufferLike;
+  readonly #origin: number;
 
   constructor(source: Buffer, at = 0) {
     this.source = source;
     this.at = at;
+    this.#bytes = source.buffer;
+    this.#origin = source.byteOffset;
   }
 
   int8(): number {
@@ -179,6 +185,7 @@ export class ByteReader {
   varint(): number {
     const source = this.source;
     let byte = source[this.at++]!;
+    if (byte < 128) return (byte >>> 1) ^ -(byte & 1);
     let value = byte & 127;
     for (let weight = 128; byte & 128; weight *= 128) {
       // An index past the end gives undefined, which would read as a final 0: refuse instead.
@@ -207,7 +214,15 @@ export class ByteReader {
 
   compactBytes(): Buffer | null {
     const length = this.uvarint() - 1;
-    return length < 0 ? null : this.#view(length);
+    return length < 0 ? null : this.view(length);
+  }
+
+  /** The next bytes, where they are. Throws RangeError past the end. */
+  view(length: number): Buffer {
+    const from = this.at;
+    if (length < 0 || from + length > this.source.length) throw new RangeError('bytes past their end');
+    this.at += length;
+    return bufferView(this.#bytes, this.#origin + from, length);
   }
 
   compactArray<T>(read: () => T): T[] {
@@ -237,12 +252,6 @@ export class ByteReader {
     const from = this.at;
     this.at += length;
     return this.source.toString('utf8', from, this.at);
-  }
-
-  #view(length: number): Buffer {
-    const from = this.at;
-    this.at += length;
-    return this.source.subarray(from, this.at);
   }
 }
 

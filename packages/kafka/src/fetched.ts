@@ -189,10 +189,8 @@ function readRecords(
 function readBytes(reader: ByteReader, end: number): Buffer | null {
   const length = reader.varint();
   if (length === -1) return null;
-  const from = reader.at;
-  reader.at += length;
-  if (length < 0 || reader.at > end) throw new RangeError('a field ends past its record');
-  return reader.source.subarray(from, reader.at);
+  if (length < 0 || reader.at + length > end) throw new RangeError('a field ends past its record');
+  return reader.view(length);
 }
 
 function readHeaders(reader: ByteReader, end: number): readonly Header[] {

@@ -1,3 +1,4 @@
+import { bufferView } from '../log/buffer-view.js';
 import { KeyBytes, SlotIndex } from './slot-index.js';
 
 const PAGE_BYTES = 1 << 18;
@@ -7,6 +8,7 @@ const HEADER_BYTES = 8;
 const LARGEST_SHARED_BYTES = PAGE_BYTES / 4;
 
 interface Page {
+  /** From the start of its memory, which is its own. */
   readonly bytes: Buffer;
   /** Where its last entry ends. */
   end: number;
@@ -48,7 +50,7 @@ export class PagedValues {
     const { bytes } = this.#pages[numberOf(place)]!;
     const at = place % PAGE_BYTES;
     const from = at + HEADER_BYTES + bytes.readUInt32LE(at);
-    return bytes.subarray(from, from + bytes.readUInt32LE(at + 4));
+    return bufferView(bytes.buffer, from, bytes.readUInt32LE(at + 4));
   }
 
   /** All of them as they are now, in about the order in which they were set. */

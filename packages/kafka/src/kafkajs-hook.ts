@@ -30,7 +30,7 @@ export interface Connection {
 }
 
 interface RequestQueue {
-  /** Sends now, unless the broker asked for a pause, and settles the entry with the answer, a time-out or the end of the connection. */
+  /** Sends now, and settles the entry with the answer, a time-out or the end of the connection. */
   push(request: {
     readonly entry: {
       readonly apiKey: number;

@@ -3,8 +3,8 @@ import { ByteWriter } from './bytes.js';
 import { KafkaError } from './kafka.errors.js';
 import type { Connection, ConnectionBuilder } from './kafkajs-hook.js';
 import type { Call } from './requests/call.js';
+import { API_VERSIONS } from './requests/cluster.js';
 
-const API_VERSIONS = 18;
 /** Room for the header of a request, and for most bodies. */
 const FRAME_BYTES = 4_000;
 
@@ -41,7 +41,7 @@ export class Lane {
       if (versions !== undefined) connection.setVersions(versions);
       if (connection.sasl && !connection.isAuthenticated() && call.apiKey !== API_VERSIONS)
         await connection.authenticate();
-      return call.decode(await this.#exchange(connection, call));
+      return call.decode(await this.#exchange(connection, key, call));
     } catch (cause) {
       // After a time-out the late answer would hold up the line: the next request gets a new connection.
       if (connection !== undefined) this.#forget(key, connection);
@@ -65,24 +65,33 @@ export class Lane {
   }
 
   /** Calls go out in the order in which this is called. */
-  async #exchange<T>(connection: Connection, call: Call<T>): Promise<Buffer> {
+  async #exchange<T>(connection: Connection, broker: string, call: Call<T>): Promise<Buffer> {
     const { apiKey, apiName, apiVersion } = call;
-    if (!connection.isConnected()) throw new Error('Not connected');
+    const { socket } = connection;
+    // One that is being ended counts as connected: nothing would ever settle what is sent on it.
+    if (!connection.isConnected() || socket === undefined || socket.destroyed)
+      throw new Error(`the connection to ${broker} has ended`);
     const correlationId = connection.nextCorrelationId();
     const buffer = this.#buffers.take(FRAME_BYTES + (call.capacity ?? 0));
     const writer = new ByteWriter(buffer).int32(0).int16(apiKey).int16(apiVersion).int32(correlationId);
     call.encode(writer.string(connection.clientId));
     const frame = writer.framed();
+    let using = 2; // its way out, and its answer: one may come without the other
+    const used = () => {
+      if (--using === 0) this.#buffers.give(buffer);
+    };
     const { payload } = await new Promise<{ readonly payload: Buffer }>((resolve, reject) =>
       connection.requestQueue.push({
         entry: { apiKey, apiName, apiVersion, correlationId, resolve, reject },
         expectResponse: true,
         requestTimeout: call.timeoutMs ?? this.#timeoutMs,
-        sendRequest: () => connection.socket!.write(frame),
+        sendRequest: () =>
+          socket.write(frame, (error) => {
+            if (!error) used();
+          }),
       }),
     );
-    // What is answered has been read; while others are still being written nobody can tell whether this one is.
-    if (connection.socket?.writableLength === 0) this.#buffers.give(buffer);
+    used();
     return payload;
   }
 
@@ -91,7 +100,7 @@ export class Lane {
     const known = this.#connections.get(key);
     if (known !== undefined) {
       const connection = await known;
-      if (connection.isConnected()) return connection;
+      if (connection.isConnected() && connection.socket?.destroyed === false) return connection;
       this.#forget(key, connection);
       return this.#connection(key, address);
     }

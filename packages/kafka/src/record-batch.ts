@@ -37,13 +37,13 @@ export interface BatchOptions {
   readonly buffers: BufferPool;
 }
 
-/** One record batch (magic 2) of `records`, all of one partition. `buffer` is what its bytes are a view of: of `buffers`, and back to there. */
+/** One record batch (magic 2) of `records`, all of one partition. `buffer`: what its bytes are a view of when that is of `buffers`, to go back there. */
 export function encodeBatch(
   records: readonly OutRecord[],
   producer: BatchProducer,
   nowMs: number,
   { packer, kind, buffers }: BatchOptions,
-): { readonly bytes: Buffer; readonly buffer: Buffer } {
+): { readonly bytes: Buffer; readonly buffer?: Buffer } {
   let capacity = BATCH_HEADER_BYTES;
   for (const record of records) capacity += recordBytesAtMost(record);
   const batch = buffers.take(capacity);
@@ -56,15 +56,15 @@ export function encodeBatch(
     if (timestamp > maxTimestamp) maxTimestamp = timestamp;
     at = putRecord(batch, at, record, index, timestamp - firstTimestamp);
   }
-  const plain = batch.subarray(BATCH_HEADER_BYTES, at);
-  const bytes =
-    packer === undefined
-      ? batch.subarray(0, at)
-      : Buffer.concat([batch.subarray(0, BATCH_HEADER_BYTES), packer.pack(plain)]);
+  let bytes = batch.subarray(0, at);
+  if (packer !== undefined) {
+    bytes = Buffer.concat([batch.subarray(0, BATCH_HEADER_BYTES), packer.pack(batch.subarray(BATCH_HEADER_BYTES, at))]);
+    buffers.give(batch);
+  }
   const attributes = (kind === 'transactional' ? TRANSACTIONAL : 0) | (packer?.codec ?? 0);
   putHeader(bytes, { attributes, records: records.length, firstTimestamp, maxTimestamp, producer }, bytes.length);
   bytes.writeUInt32BE(crc32c(bytes.subarray(21)), 17);
-  return { bytes, buffer: batch };
+  return packer === undefined ? { bytes, buffer: batch } : { bytes };
 }
 
 /** The batch of a run, of a transaction: its header, and the records where they are, or packed. */

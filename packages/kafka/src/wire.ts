@@ -15,7 +15,7 @@ import type { Answer, Call, CoordinatorType } from './requests/call.js';
 import { apiVersions, findCoordinator, metadata } from './requests/cluster.js';
 import { wait } from './wait.js';
 
-/** Above the largest request. */
+/** Above nearly every request. */
 const LARGEST_REUSED_BYTES = 1 << 23;
 
 export interface WireOptions {

@@ -2,7 +2,7 @@ const SMALLEST_BYTES = 4_096;
 
 /**
  * Buffers that are used again: fresh ones would each be zero pages to fault in, which takes longer than filling them, and garbage that young
- * collections do not see. Sizes are 4 KiB, 8 KiB … `largestBytes`; anything larger is made to measure.
+ * collections do not see. Sizes are the powers of two from 4 KiB to `largestBytes`; anything larger is made to measure.
  */
 export class BufferPool {
   readonly #idle = new Map<number, Buffer[]>();

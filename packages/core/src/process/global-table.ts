@@ -4,8 +4,8 @@ import { PagedValues } from './paged-values.js';
 
 /** A whole compacted topic, read by key. */
 export interface Table {
-  /** The latest committed value this instance has seen; undefined: none, or deleted. */
-  get(key: string): Buffer | undefined;
+  /** The latest committed value this instance has seen; undefined: none, or deleted. A key that is no text is asked for by its bytes. */
+  get(key: string | Buffer): Buffer | undefined;
   /** Per partition the offset of the topic below which everything is included. */
   readonly offsets: ReadonlyMap<number, number>;
 }
@@ -21,7 +21,7 @@ export class GlobalTable implements Table {
     this.copies = new Map(this.#partitions.map((partition, n) => [n, partition]));
   }
 
-  get(key: string): Buffer | undefined {
+  get(key: string | Buffer): Buffer | undefined {
     for (const { values } of this.#partitions) {
       const value = values.get(key);
       if (value !== undefined) return value;

@@ -1,5 +1,8 @@
+import { randomInt } from 'node:crypto';
 import { bufferView } from '../log/buffer-view.js';
-import { KeyBytes, SlotIndex } from './slot-index.js';
+import { halfSipHash } from './half-sip-hash.js';
+import { KeyBytes } from './key-bytes.js';
+import { PlaceIndex } from './place-index.js';
 
 const PAGE_BYTES = 1 << 18;
 /** Before each entry: how long its key is, and its value. */
@@ -18,33 +21,39 @@ interface Page {
 /**
  * A map from text to bytes that keeps keys and values in pages: a string and a Buffer per entry cost more than most entries, and a view of the
  * buffer they came in keeps all of that alive. A key may be given as its UTF-8 bytes. Takes at most about twice the bytes of what it holds, two
- * pages, and 24 to 48 bytes per entry to find it. A value it gave out never changes, whatever is set afterwards.
+ * pages, and 24 to 96 bytes per entry to find it. A value it gave out never changes, whatever is set afterwards.
  *
  * What is replaced stays where it is until less than half of the pages is in use; then the emptiest page is moved to the end (the
  * cleaning of Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File System, 1992).
  */
 export class PagedValues {
   /** Where each entry begins: the number of its page times PAGE_BYTES, and the place in the page. */
-  readonly #index = new SlotIndex((place, key) => this.#isAt(place, key));
+  readonly #index = new PlaceIndex();
   readonly #key = new KeyBytes();
+  readonly #isKeyAt = (place: number): boolean => this.#holdsKey(place);
   readonly #pages: (Page | undefined)[] = [];
   readonly #free: number[] = [];
   #usedBytes = 0;
   #pageBytes = 0;
   /** The shared page that is being filled. */
   #filling = -1;
+  /** Of the key at hand. */
+  #hash = 0;
+
+  /** `seed`: two 32-bit numbers that nobody outside knows, so that nobody can choose keys that are slow to find. */
+  constructor(private readonly seed: readonly [number, number] = [randomInt(2 ** 32), randomInt(2 ** 32)]) {}
 
   get size(): number {
     return this.#index.size;
   }
 
-  /** What the pages take, in use or not. */
+  /** What pages and index take, in use or not. */
   get bytes(): number {
-    return this.#pageBytes;
+    return this.#pageBytes + this.#index.bytes;
   }
 
   get(key: string | Buffer): Buffer | undefined {
-    const slot = this.#index.find(this.#key.take(key));
+    const slot = this.#find(key);
     if (slot < 0) return undefined;
     const place = this.#index.place(slot);
     const { bytes } = this.#pages[numberOf(place)]!;
@@ -53,7 +62,7 @@ export class PagedValues {
     return bufferView(bytes.buffer, from, bytes.readUInt32LE(at + 4));
   }
 
-  /** All of them as they are now, in about the order in which they were set. */
+  /** All of them as they are now, in any order. */
   keys(): string[] {
     const keys: string[] = [];
     this.#pages.forEach((page, number) => {
@@ -68,17 +77,16 @@ export class PagedValues {
 
   set(key: string | Buffer, value: Buffer): void {
     const index = this.#index;
-    const taken = this.#key.take(key);
-    const slot = index.find(taken);
+    const slot = this.#find(key);
     if (slot >= 0) this.#release(index.place(slot));
-    const place = this.#append(taken, value);
+    const place = this.#append(value);
     if (slot >= 0) index.move(slot, place);
-    else index.add(slot, taken, place);
+    else index.add(this.#hash, place);
     while (this.#usedBytes * 2 < this.#pageBytes - 2 * PAGE_BYTES) this.#moveEmptiest();
   }
 
   delete(key: string | Buffer): void {
-    const slot = this.#index.find(this.#key.take(key));
+    const slot = this.#find(key);
     if (slot < 0) return;
     this.#release(this.#index.place(slot));
     this.#index.remove(slot);
@@ -91,7 +99,16 @@ export class PagedValues {
     this.#filling = -1;
   }
 
-  #isAt(place: number, { bytes: key, length }: KeyBytes): boolean {
+  /** The slot of the key, which is the one at hand from now on; below 0: it is not there. */
+  #find(key: string | Buffer): number {
+    const at = this.#key;
+    at.take(key);
+    this.#hash = halfSipHash(at.bytes, 0, at.length, this.seed);
+    return this.#index.find(this.#hash, this.#isKeyAt);
+  }
+
+  #holdsKey(place: number): boolean {
+    const { bytes: key, length } = this.#key;
     const { bytes } = this.#pages[numberOf(place)]!;
     const at = place % PAGE_BYTES;
     if (bytes.readUInt32LE(at) !== length) return false;
@@ -104,10 +121,13 @@ export class PagedValues {
   #slotOf(number: number, at: number): number {
     const { bytes } = this.#pages[number]!;
     const from = at + HEADER_BYTES;
-    return this.#index.findPlace(number * PAGE_BYTES + at, bytes, from, from + bytes.readUInt32LE(at));
+    const hash = halfSipHash(bytes, from, from + bytes.readUInt32LE(at), this.seed);
+    return this.#index.find(hash, (place) => place === number * PAGE_BYTES + at);
   }
 
-  #append({ bytes: key, length }: KeyBytes, value: Buffer): number {
+  /** An entry of the key at hand. */
+  #append(value: Buffer): number {
+    const { bytes: key, length } = this.#key;
     const place = this.#reserve(HEADER_BYTES + length + value.length);
     const { bytes } = this.#pages[numberOf(place)]!;
     let at = place % PAGE_BYTES;

@@ -17,13 +17,13 @@ export interface StateStore {
    * Takes committed entries (`null` deletes; a later one of the same name replaces the earlier) and the new stamp, both or neither. Seen
    * by `get` when it resolves. The buffers are the caller's: what is kept of them is copied.
    */
-  apply(entries: Iterable<StateChange>, stamp: number): void | Promise<void>;
+  readonly apply: (entries: Iterable<StateChange>, stamp: number) => void | Promise<void>;
   /** Forgets everything; the stamp is 0 again. */
   clear(): void | Promise<void>;
   close(): Promise<void>;
 }
 
-/** A name may come as its UTF-8 bytes, as the state topic has it. */
+/** A name comes as text or as its UTF-8 bytes, as the state topic has it; both are the same entry. */
 export type StateChange = readonly [entry: string | Buffer, value: Buffer | null];
 type StateEntry = readonly [entry: string, value: Buffer];
 export type StateEntries = Iterable<StateEntry> | AsyncIterable<StateEntry>;
@@ -49,7 +49,11 @@ export function memoryStore(): StateStore {
     },
     get: (entry) => values.get(entry),
     *entries(prefix) {
-      for (const entry of values.keys()) if (entry.startsWith(prefix)) yield [entry, values.get(entry)!];
+      for (const entry of values.keys()) {
+        // Deleted meanwhile, or a name that is no text.
+        const value = entry.startsWith(prefix) ? values.get(entry) : undefined;
+        if (value !== undefined) yield [entry, value];
+      }
     },
     apply(entries, upTo) {
       for (const [entry, value] of entries) {

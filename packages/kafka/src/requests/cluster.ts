@@ -6,9 +6,12 @@ export interface ApiVersions extends Answer {
   readonly features: ReadonlyMap<string, number>;
 }
 
+/** The only request that needs no authentication. */
+export const API_VERSIONS = 18;
+
 export function apiVersions(): Call<ApiVersions> {
   return flexible(
-    18,
+    API_VERSIONS,
     'ApiVersions',
     3,
     (body) => body.compactString('headwater').compactString('0.1.0').tags(),

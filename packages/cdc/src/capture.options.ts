@@ -2,6 +2,7 @@ import { tmpdir } from 'node:os';
 import { systemClock } from '@headwater/core';
 import type { Clock, Log, MessageClass, TopicSpec } from '@headwater/core';
 import type { ColumnRule } from './column-rules.js';
+import { positionTopicOf } from './own-topics.js';
 import { parkingTopics } from './parking/parked-topics.js';
 import { formatTableName, parseTableName } from './table-name.js';
 
@@ -179,7 +180,7 @@ export function resolveOptions(options: CaptureOptions): ResolvedOptions {
     ...CAPTURE_DEFAULTS,
     slot: `headwater_${options.name}`,
     publication: `headwater_${options.name}`,
-    positionTopic: `headwater.cdc.${options.name}.position`,
+    positionTopic: positionTopicOf(options.name),
     transactionalId: `headwater.cdc.${options.name}`,
     ...(Object.fromEntries(
       Object.entries(options).filter(([, value]) => value !== undefined),

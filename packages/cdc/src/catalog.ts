@@ -1,11 +1,12 @@
 import type { Client } from 'pg';
-import { CaptureError } from './cdc.errors.js';
+import { tablesInvalid } from './cdc.errors.js';
 import type { CapturedTable, ResolvedOptions } from './capture.options.js';
 import { columnRuleFaults } from './column-rules.js';
 import type { PgType } from './json-types.js';
 import { textRows } from './postgres-session.js';
 import { parseTableName } from './table-name.js';
-import { topicFaults, type OwnTopicOptions } from './topic-faults.js';
+import type { OwnTopicOptions } from './own-topics.js';
+import { topicFaults } from './topic-faults.js';
 
 const TYPES = `
   SELECT t.oid, t.typname, t.typtype, CASE WHEN t.typoutput = 'array_out'::regproc THEN t.typelem ELSE 0 END,
@@ -107,10 +108,7 @@ export async function readTables(client: Client, options: TableOptions): Promise
       names: facts.columns,
     });
   }
-  if (faults.length > 0) {
-    const list = faults.map((fault) => `\n  - ${fault}`).join('');
-    throw new CaptureError('CDC_TABLES_INVALID', `${faults.length} fault(s):${list}`, { faults });
-  }
+  if (faults.length > 0) throw tablesInvalid(faults);
   return tables;
 }
 

@@ -55,6 +55,12 @@ export class CaptureError extends HeadwaterError {
   }
 }
 
+/** All that is wrong with the tables, at once; each fault with its remedy. */
+export function tablesInvalid(faults: readonly string[]): CaptureError {
+  const list = faults.map((fault) => `\n  - ${fault}`).join('');
+  return new CaptureError('CDC_TABLES_INVALID', `${faults.length} fault(s):${list}`, { faults });
+}
+
 /**
  * SQLSTATE classes that a repetition cannot mend: wrong password, no such database, no permission, no such object. Not 42710: an object
  * that exists already is a lost race.

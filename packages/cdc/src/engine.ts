@@ -4,6 +4,7 @@ import { captureMetrics } from './capture-metrics.js';
 import { Capture } from './capture.js';
 import type { CapturedTable, CaptureOptions } from './capture.options.js';
 import type { SlotAlarmPolicy } from './slot-health.js';
+import { positionTopicOf } from './own-topics.js';
 import { parkingTopics } from './parking/parked-topics.js';
 import { SlotWatch } from './slot-watch.js';
 
@@ -25,9 +26,6 @@ export interface CaptureEngineOptions {
 }
 
 const STANDBY_PAUSE_MS = 1_000;
-
-/** The topic that holds how far the capture of this name is durable. */
-export const positionTopicOf = (name: string): string => `headwater.cdc.${name}.position`;
 
 /** Captures every `@Changelog({ table })` of the application, and its outbox. Role `capture`; any number of processes, one of them active. */
 export function capture(options: CaptureEngineOptions): Engine {

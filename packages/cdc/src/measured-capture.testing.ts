@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { ProcessOptions } from './capture-process.testing.js';
 
-const SCRIPT = fileURLToPath(new URL('./measured-capture.testing.mjs', import.meta.url));
+const SCRIPT = fileURLToPath(new URL('./measured-child.testing.mjs', import.meta.url));
 
 export interface Measured {
   readonly peakRssMb: number;
@@ -27,15 +27,20 @@ export class MeasuredCapture {
   /** Resolves when it streams. */
   static async start(options: ProcessOptions): Promise<MeasuredCapture> {
     const started = new MeasuredCapture(options);
-    await started.#lines.next();
+    await started.#told();
     return started;
   }
 
   /** Its figures since the last answer, once it has published so many rows. */
   async published(rows: number): Promise<Measured> {
     this.#child.stdin!.write(`rows ${rows}\n`);
-    const { value } = await this.#lines.next();
-    return JSON.parse(value as string) as Measured;
+    return (await this.#told()) as Measured;
+  }
+
+  async #told(): Promise<unknown> {
+    const { value, done } = await this.#lines.next();
+    if (done === true) throw new Error('the capture has ended; what it died of stands above');
+    return JSON.parse(value) as unknown;
   }
 
   async stop(): Promise<void> {

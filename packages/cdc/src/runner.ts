@@ -4,7 +4,7 @@ import type { LogWriter } from '@headwater/core';
 import { AckPolicy } from './ack-policy.js';
 import { topicsOf } from './capture.options.js';
 import type { ResolvedOptions } from './capture.options.js';
-import { CaptureError } from './cdc.errors.js';
+import { CaptureError, tablesInvalid } from './cdc.errors.js';
 import { cover, keepCovered } from './coverage.js';
 import { fencedByWhom } from './fenced.js';
 import type { Lsn } from './lsn.js';
@@ -21,6 +21,7 @@ import { SnapshotRecords, withTopicEnds } from './snapshot/snapshot-state.js';
 import type { SnapshotState } from './snapshot/snapshot-state.js';
 import type { SnapshotProgress } from './snapshot/progress.js';
 import type { Source, SourceConnection, SourceStream } from './source.js';
+import { ownTopicFaults } from './topic-faults.js';
 import { publicationDropped } from './verify-slot.js';
 
 /** What capture stands on besides its options: all of it can be simulated. */
@@ -121,6 +122,8 @@ export class CaptureRunner {
     const { log, positionTopic, name } = this.options;
     switch (effect.do) {
       case 'connect': {
+        const faults = ownTopicFaults(this.options.tables, this.options);
+        if (faults.length > 0) throw tablesInvalid(faults);
         const opening = source.connect().then((connection) => (this.#connection = connection));
         // Both are over when this is: what is still being opened could not be closed.
         const opened = await Promise.allSettled([opening, log.admin.ensureTopics(topicsOf(this.options))]);

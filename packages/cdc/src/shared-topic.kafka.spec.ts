@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { headerText } from '@headwater/core';
 import { eventually } from '@headwater/testing';
-import type { CapturedTable } from './capture.options.js';
+import type { CapturedTable, CaptureOptions } from './capture.options.js';
 import { Source } from './source.testing.js';
 
 let source: Source;
@@ -68,6 +68,22 @@ describe('several tables in one topic', () => {
     );
   });
 
+  it('are refused where their topic holds what capture keeps for itself, before any topic is made', async () => {
+    const [first] = tables();
+    const refused = async (more: Partial<CaptureOptions>, ...faults: RegExp[]) => {
+      await expect(source.started([], { tables: [first!], ...more })).rejects.toMatchObject({
+        code: 'CDC_TABLES_INVALID',
+        facts: { faults: faults.map((fault) => expect.stringMatching(fault)) },
+      });
+      expect((await source.log.admin.partitionCounts([source.positionTopic])).size).toBe(0);
+    };
+    await refused({ transactionsTopic: first!.topic }, /^public\.a: its topic .* holds the transactions of capture/);
+    await refused({ schemasTopic: first!.topic }, /^public\.a: its topic .* holds the versions of tables of capture/);
+    await refused({ positionTopic: first!.topic }, /^public\.a: its topic .* holds the position of capture/);
+    const transactionsTopic = source.positionTopic;
+    await refused({ transactionsTopic }, /would hold the position of capture .* and the transactions of capture/);
+  });
+
   it('are refused where their keys would collide, and where a topic would hold keys of two forms', async () => {
     await expect(source.started([], { tables: tables({}) })).rejects.toMatchObject({
       code: 'CDC_TABLES_INVALID',
@@ -79,17 +95,6 @@ describe('several tables in one topic', () => {
     await expect(source.started([], { tables: [first!, first!] })).rejects.toMatchObject({
       code: 'CDC_TABLES_INVALID',
       message: expect.stringContaining('public.a: captured twice'),
-    });
-    const own = { ...first!, topic: source.positionTopic };
-    await expect(source.started([], { tables: [own], transactionsTopic: own.topic })).rejects.toMatchObject({
-      code: 'CDC_TABLES_INVALID',
-      facts: {
-        faults: [
-          expect.stringMatching(/^public\.a: its topic .* holds the position of this capture/),
-          expect.stringMatching(/^public\.a: its topic .* holds the transactions of this capture/),
-          expect.stringMatching(/would hold the position and the transactions of this capture/),
-        ],
-      },
     });
     expect(await source.slotFacts()).toBeUndefined();
     const capture = await source.started([], { tables: [first!] });

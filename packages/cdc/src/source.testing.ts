@@ -7,6 +7,7 @@ import { Capture } from './capture.js';
 import { CaptureProcess } from './capture-process.testing.js';
 import type { ProcessOptions } from './capture-process.testing.js';
 import type { CaptureOptions } from './capture.options.js';
+import { positionTopicOf } from './own-topics.js';
 import { parsePosition, readPosition, readRecords } from './position.js';
 import type { Position } from './position.js';
 import { parseLsn } from './lsn.js';
@@ -209,7 +210,7 @@ export class Source {
   }
 
   get positionTopic(): string {
-    return `headwater.cdc.${this.name}.position`;
+    return positionTopicOf(this.name);
   }
 
   async lastPosition(): Promise<Position> {

@@ -1,5 +1,12 @@
 import { defaultPartitions } from '@headwater/core';
-import { parseTableName, sharedTopics, topicOfTable } from '@headwater/cdc';
+import {
+  ownTopicsOf,
+  ownTopicsTwice,
+  parseTableName,
+  sharedTopics,
+  tablesInOwnTopics,
+  topicOfTable,
+} from '@headwater/cdc';
 import type { CapturedTable, CaptureOptions } from '@headwater/cdc';
 import type { Config } from '../config.js';
 import { kafkaSettings } from '../kafka-settings.js';
@@ -209,6 +216,11 @@ function clashes(captures: readonly CaptureSettings[]): string[] {
   mistakes.push(
     ...repeated('topics:', topics, 'Each capture has topics of its own: give captures a prefix, tables a "topic".'),
     ...captures.flatMap((of) => sharedTopics(of.tables).map((fault) => `tables: ${fault}`)),
+    ...tablesInOwnTopics(
+      captures.flatMap((of) => of.tables),
+      captures.flatMap(ownTopicsOf),
+    ).map((fault) => `tables: ${fault}`),
+    ...captures.flatMap((of) => ownTopicsTwice(ownTopicsOf(of)).map((fault) => `topics: ${fault}`)),
   );
   return [...mistakes, ...collisions(captures)];
 }

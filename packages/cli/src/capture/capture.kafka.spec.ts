@@ -301,4 +301,21 @@ describe('headwater capture', () => {
     ]);
     for (const mistake of mistakes) expect(mistake).toMatch(/\. ?(Write|Known here|Correct|Give) ?.*/);
   });
+
+  it('refuses a table in the topic that another capture of the file keeps for itself', async () => {
+    const file = configs.write({
+      postgres: { connectionString: source.url },
+      kafka: { brokers },
+      captures: [
+        { name: 'one', tables: [{ table: 'public.a', topic: 'headwater.cdc.two.position' }] },
+        { name: 'two', tables: ['public.b'], schemasTopic: 'about', transactionsTopic: 'about' },
+      ],
+    });
+    const { code, err } = await headwater('capture', '--config', file);
+    expect(code).toBe(2);
+    expect(err).toMatch(
+      /tables: public\.a: its topic headwater\.cdc\.two\.position holds the position of capture two\. Give/,
+    );
+    expect(err).toMatch(/topics: topic about would hold the versions of tables of capture two and the transactions/);
+  });
 });

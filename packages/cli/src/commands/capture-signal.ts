@@ -1,4 +1,4 @@
-import type { Signal } from '@headwater/cdc';
+import { positionTopicOf, type Signal } from '@headwater/cdc';
 import type { ExitCode, Invocation } from '../command.js';
 import { UsageError } from '../usage.js';
 
@@ -30,7 +30,7 @@ export async function captureSignal(invocation: Invocation): Promise<ExitCode> {
       `Type: ${TYPED} ${act} --capture ${all[0]!.name}`,
     );
   const capture = chosen[0]!;
-  const positionTopic = capture.positionTopic ?? `headwater.cdc.${capture.name}.position`;
+  const positionTopic = capture.positionTopic ?? positionTopicOf(capture.name);
   const wanted = { ...capture, positionTopic, log: log() };
   let signal: Signal;
   if (act === 'snapshot') {

@@ -1,4 +1,4 @@
-// What MeasuredCapture runs: node measured-capture.testing.mjs '<json>'.
+// What MeasuredCapture runs: node measured-child.testing.mjs '<json>'.
 // Told `rows <n>` it answers, once so many rows are published, with its figures since the last answer.
 import { createInterface } from 'node:readline';
 import { Capture } from '@headwater/cdc';

@@ -67,6 +67,8 @@ interface Described {
   readonly columns: number;
   readonly name: string;
   readonly rows: RowEncoder | undefined;
+  /** A row has used it, or none ever will. */
+  used: boolean;
 }
 
 /** Turns the messages of one connection into records, whole source transactions in commit order. */
@@ -134,7 +136,7 @@ export class TransactionAssembler {
     if (this.#open.isOpen) throw unexpected('begin inside a transaction', finalLsn);
     const xid = bytes.readUInt32BE(start + 17);
     this.#open.begin(finalLsn, xid, bytes.readBigInt64BE(start + 9), finalLsn <= this.published);
-    if (this.schemas?.hasLater === true && !this.#open.skipped) this.#describe(this.schemas);
+    if (this.schemas?.hasLater === true && !this.#open.skipped) this.#describe();
     this.#watching = this.window.active;
     if (this.#watching) this.window.begin(xid);
   }
@@ -260,6 +262,7 @@ export class TransactionAssembler {
     if (oid === this.#lastOid) return this.#last!;
     const found = this.#relations.get(oid);
     if (found === undefined) throw unexpected(`row of unknown relation ${oid}`, lsn);
+    if (!found.used) this.#use(found);
     this.#lastOid = oid;
     return (this.#last = found);
   }
@@ -283,16 +286,22 @@ export class TransactionAssembler {
     const { oid, schema, name, columns } = relation;
     const shape = await this.lookup.shape(relation);
     const rows = shape && new RowEncoder(shape, await this.sink.topic(shape.topic));
-    this.#relations.set(oid, { columns: columns.length, name: shape?.table ?? `${schema}.${name}`, rows });
+    const used = rows === undefined;
+    this.#relations.set(oid, { columns: columns.length, name: shape?.table ?? `${schema}.${name}`, rows, used });
     this.#lastOid = -1;
-    if (shape !== undefined && this.schemas !== undefined) this.#describe(this.schemas, shape);
     if (shape !== undefined && this.#watching && this.window.watches(shape.table)) this.window.disturbed(shape.table);
   }
 
-  /** Versions of tables go before the first row that uses them. What is skipped was recorded in its time. */
-  #describe(schemas: SchemaLog, shape?: TableShape): void {
-    if (!this.#open.isOpen || this.#open.skipped) schemas.seen(shape!);
-    else for (const record of schemas.due(this.#open.headers, shape)) this.sink.add(record);
+  /** The version of a table goes before the first row that uses it. What is skipped was recorded in its time. */
+  #use(table: Described): void {
+    table.used = true;
+    const { shape } = table.rows!;
+    if (this.#open.skipped) this.schemas?.seen(shape);
+    else this.#describe(shape);
+  }
+
+  #describe(shape?: TableShape): void {
+    for (const record of this.schemas?.due(this.#open.headers, shape) ?? []) this.sink.add(record);
   }
 
   #truncate(oids: readonly number[], lsn: Lsn): Promise<void> | undefined {

@@ -108,6 +108,23 @@ describe('streamed transactions', () => {
     expect(await keys(2)).toEqual([30_001, 30_002]);
   });
 
+  it('C08 records a version of a table once, also when what was streamed of it is rolled back in part', async () => {
+    await source.topics(['a', 'schemas']);
+    await source.started(['a'], { ...streaming(), schemasTopic: source.topic('schemas') });
+    await source.sql.query(rows(1, 1));
+    expect(await keys(1)).toEqual([1]);
+    const large = await source.client();
+    await large.query(`BEGIN; ALTER TABLE a ADD c int; ${rows(2, 2_000)}; SAVEPOINT s; ${rows(2_001, 4_000)}`);
+    await sent();
+    await large.query('ROLLBACK TO s; COMMIT');
+    await source.sql.query(rows(4_001, 4_001));
+    expect(await keys(2_001)).toEqual([...range(1, 2_000), 4_001]);
+    const versions = (await source.seen('schemas')).map(
+      ({ value }) => (JSON.parse(value!) as { columns: unknown[] }).columns.length,
+    );
+    expect(versions).toEqual([2, 3]);
+  });
+
   it('C11 C86 killed while a transaction is open that was streamed, and others are acknowledged behind its beginning: every row once', async () => {
     await source.topics(['a']);
     const first = await source.process(['a'], streaming());

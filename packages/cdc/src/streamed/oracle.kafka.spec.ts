@@ -89,7 +89,10 @@ describe('transactions that are streamed while they are open', () => {
         [source.slot],
       );
       await settled(streamed);
-      expect(streamed.status()).toMatchObject({ state: 'streaming', reconnects: 0, lastError: undefined });
+      const { state, lastError } = streamed.status();
+      expect(state).toBe('streaming');
+      // Seen on PostgreSQL 15, which then ended the connection: it decodes an open transaction while a TRUNCATE in it is rolled back.
+      if (lastError !== undefined) expect(lastError).toMatch(/^could not map filen(ode|umber) ".*" to relation OID$/);
       await source.settled(['out']);
       const messages = await source.seen('out');
       const whole = await start('whole');

@@ -18,13 +18,17 @@ export function halfSipHash(
   const length = to - from;
   const words = length >>> 2;
   let at = from;
-  // The last word has the bytes that are left, and the length.
-  for (let word = 0; word <= words; word++, at += 4) {
-    let m = length << 24;
+  // The last word has the bytes that are left, and the length; what comes behind it is the end.
+  for (let word = 0; word <= words + 1; word++, at += 4) {
+    let m = 0;
     if (word < words) m = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
-    else for (let n = 0; n < (length & 3); n++) m |= bytes[at + n]! << (8 * n);
+    else if (word > words) v2 ^= 0xff;
+    else {
+      m = length << 24;
+      for (let n = 0; n < (length & 3); n++) m |= bytes[at + n]! << (8 * n);
+    }
     v3 ^= m;
-    for (let round = 0; round < rounds; round++) {
+    for (let round = word > words ? lastRounds : rounds; round > 0; round--) {
       v0 = (v0 + v1) | 0;
       v1 = ((v1 << 5) | (v1 >>> 27)) ^ v0;
       v0 = (v0 << 16) | (v0 >>> 16);
@@ -37,19 +41,6 @@ export function halfSipHash(
       v2 = (v2 << 16) | (v2 >>> 16);
     }
     v0 ^= m;
-  }
-  v2 ^= 0xff;
-  for (let round = 0; round < lastRounds; round++) {
-    v0 = (v0 + v1) | 0;
-    v1 = ((v1 << 5) | (v1 >>> 27)) ^ v0;
-    v0 = (v0 << 16) | (v0 >>> 16);
-    v2 = (v2 + v3) | 0;
-    v3 = ((v3 << 8) | (v3 >>> 24)) ^ v2;
-    v0 = (v0 + v3) | 0;
-    v3 = ((v3 << 7) | (v3 >>> 25)) ^ v0;
-    v2 = (v2 + v1) | 0;
-    v1 = ((v1 << 13) | (v1 >>> 19)) ^ v2;
-    v2 = (v2 << 16) | (v2 >>> 16);
   }
   return v1 ^ v3;
 }

@@ -149,23 +149,28 @@ export class ReplicationStream implements WalStream {
     this.onWholeNext();
   }
 
-  /** Sends a last status and closes. Afterwards the server has released the slot, or the socket is destroyed. */
+  /**
+   * Sends a last status and closes. Afterwards the server has taken the status and released the slot, or it was silent for three seconds and
+   * the socket is destroyed. What still comes is read and dropped: a socket closed with bytes unread is reset, and the server then
+   * loses the status on its way (RFC 2525, 2.17).
+   */
   async close(): Promise<void> {
     this.#closing.abort();
     this.sendStatus();
+    const listens = this.#failure === undefined;
     this.#failure ??= new CaptureError('CDC_STREAM_LOST', 'the stream was closed.');
     this.#queue.length = 0;
     this.#paused = false;
     this.#resting = false;
     this.#flow();
     const connection = rawConnection(this.#service);
-    const stop = this.#service.destroy().then(
-      () => undefined,
-      () => undefined,
-    );
-    // A half-open socket never answers the farewell.
+    // The library's farewell destroys the socket of a connection that streams. A half-open one never answers ours.
     const force = setTimeout(() => connection?.stream.destroy(), CLOSE_TIMEOUT_MS);
-    await Promise.all([stop, this.#ended]);
+    if (listens) {
+      connection?.end();
+      await this.#ended;
+    }
+    await Promise.all([this.#service.destroy().catch(() => {}), this.#ended]);
     clearTimeout(force);
   }
 
@@ -260,6 +265,8 @@ export class ReplicationStream implements WalStream {
 
 interface RawConnection {
   sendCopyFromChunk(chunk: Buffer): void;
+  /** Says that nothing more comes, behind what was sent. */
+  end(): void;
   readonly stream: Socket;
 }
 

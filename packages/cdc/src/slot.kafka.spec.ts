@@ -2,7 +2,7 @@ import { setInterval } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import type { Log } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, faultProxy, testDatabase } from '@headwater/testing';
+import { eventually, faultProxy, settledOffsets, testDatabase } from '@headwater/testing';
 import type { FaultProxy } from '@headwater/testing';
 import { Client } from 'pg';
 import { parseLsn } from './lsn.js';
@@ -49,6 +49,26 @@ async function publishedAndStopped(): Promise<void> {
 const sessionsSeen = 'SELECT sessions::int AS n FROM pg_stat_database WHERE datname = current_database()';
 
 describe('slot against position', () => {
+  it('C103 has the server take the last acknowledgement of a stop, however much it still has to send', async () => {
+    await publishedAndStopped();
+    await source.sql.query(`
+      DO $$ BEGIN
+        FOR i IN 1..300 LOOP
+          INSERT INTO a SELECT g, repeat('x', 200) FROM generate_series(i * 1000, i * 1000 + 499) g;
+          COMMIT;
+        END LOOP;
+      END $$`);
+    for (let stop = 1; stop <= 5; stop++) {
+      const before = (await source.lastPosition()).endLsn;
+      const capture = await source.started(['a'], { maxBatchRows: 500, maxQueuedBytes: 50_000 });
+      await eventually(async () => expect((await source.lastPosition()).endLsn).toBeGreaterThan(before));
+      await capture.stop();
+      await settledOffsets(source.log, source.positionTopic);
+      const { endLsn } = await source.lastPosition();
+      expect(parseLsn((await source.slotFacts())!.confirmed)).toBe(endLsn);
+    }
+  });
+
   it('C29 refuses a slot that is ahead of the position', async () => {
     await publishedAndStopped();
     await source.sql.query(`INSERT INTO a VALUES (3, 'lost')`);

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, faultProxy } from '@headwater/testing';
+import { eventually, faultProxy, settledOffsets } from '@headwater/testing';
 import { formatLsn } from '../../../cdc/src/lsn.js';
 import { readPosition } from '../../../cdc/src/position.js';
 import { brokers, Source } from '../../../cdc/src/source.testing.js';
@@ -73,6 +73,7 @@ describe('headwater capture', () => {
     loading.abort();
     await load;
     await source.slotFree();
+    await settledOffsets(source.log, source.positionTopic);
     const published = (await source.seenIn(topic('a'), 100)).length;
     const position = await source.lastPosition();
     expect((await source.slotFacts())!.confirmed).toBe(formatLsn(position.endLsn));

@@ -1,9 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
 import { BufferPool } from '@headwater/core';
+import { CONCURRENT_TRANSACTIONS } from './kafka.errors.js';
 import type { Lane } from './lane.js';
+import { medianGap } from './median-gap.testing.js';
 import { ProducePipeline, type PipelineSender } from './produce-pipeline.js';
-import { pauseAfter } from './produce.js';
-import { sequenceAfter } from './record-batch.js';
 import type { EncodedBatch, ProducedPartition } from './requests/produce.js';
 
 type Answered = readonly Omit<ProducedPartition, 'topic'>[];
@@ -132,18 +132,15 @@ describe('produce pipeline', () => {
     expect(requests).toHaveLength(1);
   });
 
-  it('S55 waits 10 ms at most while a transaction of the same id is ending', () => {
-    let pauseMs = 2;
-    for (let attempt = 0; attempt < 20; attempt++) {
-      pauseMs = pauseAfter(pauseMs, { moved: false });
-      expect(pauseMs).toBeLessThanOrEqual(10);
-    }
-    expect(pauseAfter(200, { moved: false })).toBe(10);
-  });
-
-  it('S57 continues a sequence modulo 2^31', () => {
-    expect(sequenceAfter(2 ** 31 - 1, 1)).toBe(0);
-    expect(sequenceAfter(2 ** 31 - 3, 5)).toBe(2);
-    expect(sequenceAfter(0, 2 ** 31 - 1)).toBe(2 ** 31 - 1);
+  it('S55 sends again within 50 ms while a transaction of the same id is ending, and looks for no other leader', async () => {
+    const sentAt: number[] = [];
+    const { refreshed, sender } = broker(() => {
+      sentAt.push(performance.now());
+      return sentAt.length <= 10 ? [failed(0, CONCURRENT_TRANSACTIONS)] : [taken(0, 0)];
+    });
+    await sendAll(pipelineTo(sender), [batch(0, 'a')]);
+    expect(sentAt).toHaveLength(11);
+    expect(medianGap(sentAt)).toBeLessThan(50);
+    expect(refreshed).toEqual([]);
   });
 });

@@ -29,8 +29,8 @@ describe('writer', () => {
       expect(await writer.transact([record(topic, `${n}`)], offsets)).toMatchObject({ outcome: 'committed' });
       milliseconds.push(performance.now() - startedAt);
     }
-    // A wait for the transaction before it would be in every one of them; single stalls of the machine are not meant.
-    expect(milliseconds.sort((a, b) => a - b)[950]).toBeLessThan(300);
+    // A wait for the transaction before it would be in every one of them; stalls of the machine are not meant.
+    expect(milliseconds.sort((a, b) => a - b)[500]).toBeLessThan(50);
     expect(await log.admin.committedOffsets(membership.groupId, [{ topic, partition: 0 }])).toEqual([
       { topic, partition: 0, next: 1_000 },
     ]);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, OutRecord } from '@headwater/core';
 import { settledOffsets } from '@headwater/testing';
-import { committedRecords, newTopic, testLog, texts, unique } from './broker.testing.js';
+import { committedRecords, lossyNetwork, newTopic, testLog, texts, unique } from './broker.testing.js';
 import { until } from './until.testing.js';
 
 describe('admin', () => {
@@ -34,12 +34,17 @@ describe('admin', () => {
       { topic, partition: 1, committed: -1, lastStable: 3, lag: 3 },
     ]);
     // A commit that hangs in an open transaction does not hold the question.
-    const pending = writer.begin();
-    await pending.append(records(topic, 0, 1));
+    const network = await lossyNetwork();
+    network.proxy.decide = ({ apiName }) => (apiName === 'EndTxn' ? { at: 'request', act: 'hold' } : undefined);
+    const hanging = (await fenced(network.log({ requestTimeoutMs: 10_000 }))).transact([], offsets(3));
+    await network.proxy.strikes(1);
     expect((await lag())[0]).toEqual({ topic, partition: 0, committed: 4, lastStable: 4, lag: 0 });
-    await pending.abort();
+    await network.proxy.release();
+    expect(await hanging).toMatchObject({ outcome: 'committed' });
+    await until(async () => (await lag())[0]!.lag === 1 || undefined);
+    await network.close();
     await foreign.commit();
-    await until(async () => (await lag())[0]!.lag === 8 || undefined);
+    await until(async () => (await lag())[0]!.lag === 7 || undefined);
     await expect(log.admin.lag(groupId, [unique('missing')])).rejects.toMatchObject({ code: 'LOG_TOPIC_MISSING' });
   });
 
@@ -63,8 +68,8 @@ describe('admin', () => {
     expect(texts(await committedRecords(log, topic))).toEqual(['0-0', '0-0']);
   });
 
-  async function fenced() {
-    const writer = log.writer({ transactionalId: unique('writer'), transactionTimeoutMs: 60_000 });
+  async function fenced(of = log) {
+    const writer = of.writer({ transactionalId: unique('writer'), transactionTimeoutMs: 60_000 });
     await writer.fence();
     return writer;
   }

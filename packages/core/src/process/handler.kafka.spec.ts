@@ -123,6 +123,10 @@ describe('a handler', () => {
     await scene.seen(sums(keys, 5));
     const foreign = scene.log.writer({ transactionalId: uniqueName('foreign'), transactionTimeoutMs: 60_000 });
     await foreign.fence();
+    // Nothing of it is handled; the group moves over it all the same.
+    const dropped = foreign.begin();
+    await dropped.append(scene.ones(keys, 10));
+    expect(await dropped.abort()).toMatchObject({ outcome: 'aborted' });
     const open = foreign.begin();
     await open.append(scene.ones(keys, 10));
     const lag = async () => (await scene.log.admin.lag(`headwater.${scene.name}`, [scene.input])).map((one) => one.lag);

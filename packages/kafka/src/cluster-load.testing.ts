@@ -41,11 +41,11 @@ export class ClusterLoad {
   readonly clientId = unique('load');
   readonly warnings: string[] = [];
   /** How the feeder's transactions ended. */
-  readonly outcomes: Outcome['outcome'][] = [];
+  readonly ends: Outcome[] = [];
+  readonly log: Log;
   /** The longest time in which the reader saw no output. */
   longestGapMs = 0;
   readonly #seen = new Map<string, Map<string, string[]>>();
-  readonly #log: Log;
   readonly #options: ClusterLoadOptions;
   #runner: ProcessRunner | undefined;
   #fed = 0;
@@ -56,7 +56,7 @@ export class ClusterLoad {
   private constructor(cluster: KafkaCluster, options: ClusterLoadOptions) {
     const { clientId } = this;
     this.#options = options;
-    this.#log = kafkaLog({
+    this.log = kafkaLog({
       brokers: cluster.brokers,
       connect: cluster.proxy.connect,
       clientId,
@@ -96,10 +96,9 @@ export class ClusterLoad {
     await eventually(
       () => {
         const [more, read] = [this.#fed - fed, this.#count(this.output) - copied];
+        const ended = this.ends.slice(-5).map(({ outcome }) => outcome);
         if (more < 5 || read < 5 * KEYS.length)
-          throw new Error(
-            `${more} fed, ${read} read, ${this.outcomes.slice(-5).join(', ')}; ${this.warnings.join('\n')}`,
-          );
+          throw new Error(`${more} fed, ${read} read, ${ended.join(', ')}; ${this.warnings.join('\n')}`);
       },
       { timeoutMs: 60_000 },
     );
@@ -108,7 +107,7 @@ export class ClusterLoad {
   async #start(): Promise<void> {
     const [input, output, state, parked] = this.topics as [string, string, string, string];
     const config = this.#options.topicConfig ?? {};
-    await this.#log.admin.ensureTopics([
+    await this.log.admin.ensureTopics([
       ...[input, output, parked].map((topic) => ({
         topic,
         partitions: PARTITIONS,
@@ -128,7 +127,7 @@ export class ClusterLoad {
         },
       },
       {
-        log: this.#log,
+        log: this.log,
         instanceId: INSTANCE,
         logger: {
           log: () => undefined,
@@ -137,10 +136,10 @@ export class ClusterLoad {
         },
       },
     );
-    const reader = this.#log.reader();
+    const reader = this.log.reader();
     for (const topic of [input, output])
       for (let partition = 0; partition < PARTITIONS; partition++) reader.seek(topic, partition, 0);
-    const writer = this.#log.writer({ transactionalId: this.feederId });
+    const writer = this.log.writer({ transactionalId: this.feederId });
     await writer.fence();
     this.#work = [this.#feed(writer), this.#follow(reader)];
   }
@@ -151,7 +150,7 @@ export class ClusterLoad {
       const value = Buffer.from(String(this.#fed));
       const records = KEYS.map((key) => ({ topic: this.input, key: Buffer.from(key), value }));
       const end = await writer.transact(records, this.#mark(this.#fed + 1));
-      this.outcomes.push(end.outcome);
+      this.ends.push(end);
       if (end.outcome === 'committed') this.#fed++;
       else if (end.outcome === 'unknown') {
         await this.#fence(writer);
@@ -173,7 +172,7 @@ export class ClusterLoad {
   }
 
   async #marked(): Promise<number> {
-    const [mark] = await this.#log.admin.committedOffsets(this.feederId, [{ topic: this.input, partition: 0 }]);
+    const [mark] = await this.log.admin.committedOffsets(this.feederId, [{ topic: this.input, partition: 0 }]);
     return mark!.next;
   }
 
@@ -193,7 +192,7 @@ export class ClusterLoad {
     await reader.close();
   }
 
-  /** Input and output hold what an undisturbed pass gives, in order per key; nothing is left open; no stand-still of 30 seconds. */
+  /** Input and output hold what an undisturbed pass gives, in order per key, and so do the offsets; nothing is left open; no stand-still of 30 seconds. */
   async #expectExactly(): Promise<void> {
     this.#feeding = false;
     await this.#work[0];
@@ -203,13 +202,21 @@ export class ClusterLoad {
     await eventually(() => expect(this.#count(this.output)).toBeGreaterThanOrEqual(this.#fed * KEYS.length), {
       timeoutMs: 60_000,
     });
-    for (const topic of this.topics) await settledOffsets(this.#log, topic);
+    for (const topic of this.topics) await settledOffsets(this.log, topic);
     expect(Object.fromEntries(this.#of(this.input))).toEqual(fed);
     expect(Object.fromEntries(this.#of(this.output))).toEqual(copied);
     // Whoever reads it all again finds the same as the one that followed through the faults.
-    expect(await committedRecords(this.#log, this.input)).toHaveLength(this.#fed * KEYS.length);
-    expect(await committedRecords(this.#log, this.output)).toHaveLength(this.#fed * KEYS.length);
-    expect(await committedRecords(this.#log, parkedTopicOf(this.name))).toEqual([]);
+    expect(await committedRecords(this.log, this.input)).toHaveLength(this.#fed * KEYS.length);
+    expect(await committedRecords(this.log, this.output)).toHaveLength(this.#fed * KEYS.length);
+    expect(await committedRecords(this.log, parkedTopicOf(this.name))).toEqual([]);
+    // Offsets came with what they belong to.
+    expect(await this.#marked()).toBe(this.#fed);
+    const inputs = (await this.log.admin.offsets(this.input)).map(({ topic, partition, high: next }) => ({
+      topic,
+      partition,
+      next,
+    }));
+    await eventually(async () => expect(await this.log.admin.committedOffsets(this.groupId, inputs)).toEqual(inputs));
     expect(this.longestGapMs).toBeLessThan(30_000 + (this.#options.stormMs ?? 0));
   }
 
@@ -218,7 +225,7 @@ export class ClusterLoad {
     this.#following = false;
     await this.#runner?.stop();
     await Promise.allSettled(this.#work);
-    await this.#log.close();
+    await this.log.close();
   }
 
   #of(topic: string): Map<string, string[]> {

@@ -381,11 +381,15 @@ describe('the bank over HTTP', () => {
     };
     // More readers than the pool has connections: whoever held one would keep the others from being answered in time.
     const reads = await Promise.all(Array.from({ length: 30 }, read));
+    // So much of it is the machine's: as many requests that wait for nothing.
+    const at = performance.now();
+    await Promise.all(Array.from({ length: 30 }, () => api.get(`/accounts/${account}`)));
+    const ownMs = performance.now() - at;
     for (const { answer, ms } of reads) {
       expect(answer).toMatchObject({ status: 504, body: { code: 'projection-behind' } });
       expect(String(answer.body['detail'])).toContain('balances');
       expect(ms).toBeGreaterThan(4_500);
-      expect(ms).toBeLessThan(5_500);
+      expect(ms).toBeLessThan(5_500 + ownMs);
     }
     const busy = `FROM pg_stat_activity WHERE application_name = 'headwater' AND state <> 'idle' AND query LIKE '%frontier%'`;
     expect(await bank.count(busy)).toBe(0);

@@ -35,11 +35,16 @@ export class Tables {
       const follower = new Follower({ log, topic, copies: table.copies, clock, logger, tombstonesMs });
       this.#opened.set(topic, { table, follower });
     }
-    const aborted = new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      else signal.addEventListener('abort', () => resolve(), { once: true });
+    const reached = Promise.all([...this.#opened.values()].map(({ follower }) => follower.reached));
+    await new Promise<void>((resolve) => {
+      const end = () => {
+        signal.removeEventListener('abort', end);
+        resolve();
+      };
+      if (signal.aborted) return resolve();
+      signal.addEventListener('abort', end);
+      void reached.then(end);
     });
-    await Promise.race([aborted, Promise.all([...this.#opened.values()].map(({ follower }) => follower.reached))]);
   }
 
   /** Throws PROCESS_TABLE_UNKNOWN for a topic that the processor did not declare. */

@@ -13,6 +13,9 @@ export { silentLogger } from './lifecycle/running.js';
 export type { Health, Logger, Running } from './lifecycle/running.js';
 export { prometheusText } from './lifecycle/metric.js';
 export type { Metric } from './lifecycle/metric.js';
+export { assignCoPartitions, handOver } from './log/co-partitions.js';
+export type { CoPartitionMember } from './log/co-partitions.js';
+export { HeldTenure, wholly } from './log/tenure.js';
 export { headerText, textHeaders } from './log/headers.js';
 export { readCommitted } from './log/read-committed.js';
 export { murmur2, partitionOf } from './log/partitioner.js';
@@ -47,6 +50,8 @@ export type {
   TopicPartition,
   TopicSpec,
   ProducerOptions,
+  Share,
+  Tenure,
   WriterOptions,
 } from './log/log.js';
 export { camelCase, decodeMessage, encodeMessage, keyOf, snakeCase } from './model/codec.js';

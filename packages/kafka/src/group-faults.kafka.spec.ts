@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
-import { errorCode, type Assignment, type GroupOptions, type Log, type Outcome } from '@headwater/core';
+import { errorCode, type Assignment, type GroupOptions, type Log, type Outcome, type Tenure } from '@headwater/core';
 import { eventually, faultProxy, uniqueName, type FaultProxy } from '@headwater/testing';
-import { decodeAssignment, encodeAssignment } from './assignment-codec.js';
+import { decodeAssignment, decodeOwned, encodeAssignment } from './assignment-codec.js';
 import { committedRecords, newTopic, testBrokers, testLog, texts } from './broker.testing.js';
 import { ByteWriter } from './bytes.js';
 import { kafkajsClient } from './kafkajs-hook.js';
@@ -70,7 +70,113 @@ class Holder {
   }
 }
 
+/** A member that gives back what it is asked for at once. */
+class Giver {
+  readonly tenures: Tenure[] = [];
+  readonly errors: unknown[] = [];
+  readonly #group;
+  readonly #running: Promise<void>;
+
+  constructor(from: Log, options: GroupOptions) {
+    this.#group = from.group({ sessionTimeoutMs: 10_000, ...options });
+    this.#running = this.#group.hold(
+      async (tenure) => {
+        this.tenures.push(tenure);
+        while (!tenure.signal.aborted) {
+          for (const share of tenure.shares)
+            share.signal.addEventListener('abort', () => share.release(), { once: true });
+          await tenure.next();
+        }
+      },
+      (error) => this.errors.push(error),
+    );
+  }
+
+  holding(count: number): Promise<void> {
+    return eventually(() => expect(this.tenures.at(-1)?.shares).toHaveLength(count));
+  }
+
+  async stop(): Promise<void> {
+    await this.#group.stop();
+    await this.#running;
+  }
+}
+
 describe('a group in trouble', () => {
+  it('S69 goes on in the next generation with offsets that were sent in the one before', async () => {
+    const topic = await newTopic(log, 2);
+    const groupId = uniqueName('group');
+    const proxy = await openProxy();
+    const own = openLog(proxy);
+    const stays = new Giver(own, { groupId, topics: [topic] });
+    await stays.holding(2);
+    const [tenure] = stays.tenures;
+    const { generation } = tenure!.membership;
+    const writer = own.writer({ transactionalId: uniqueName('writer') });
+    await writer.fence();
+    let refused = 0;
+    proxy.decide = ({ apiName }) => {
+      if (apiName === 'TxnOffsetCommit') return { at: 'response', act: 'delay', ms: 0, onStrike: () => refused++ };
+      return apiName === 'JoinGroup' ? { at: 'response', act: 'hold' } : undefined;
+    };
+    const comes = new Giver(log, { groupId, topics: [topic] });
+    // The broker has made the generation, and the member does not know it yet.
+    await proxy.strikes(1);
+    const offsets = [{ topic, partition: tenure!.shares[0]!.partition, next: 3 }];
+    const value = Buffer.from('between');
+    const transacting = writer.transact([{ topic, partition: 0, key: null, value }], {
+      membership: tenure!.membership,
+      offsets,
+    });
+    await eventually(() => expect(refused).toBe(1));
+    expect(tenure!.membership.generation).toBe(generation);
+    proxy.decide = () => undefined;
+    await proxy.release();
+    expect(await transacting).toMatchObject({ outcome: 'committed' });
+    expect(tenure!.membership.generation).toBeGreaterThan(generation);
+    await Promise.all([stays.holding(1), comes.holding(1)]);
+    expect(await log.admin.committedOffsets(groupId, offsets)).toEqual(offsets);
+    expect(texts(await committedRecords(log, topic))).toEqual(['between']);
+    expect([stays.tenures.length, ...stays.errors, ...comes.errors]).toEqual([1]);
+    await Promise.all([stays.stop(), comes.stop()]);
+  });
+
+  it('S71 takes everything from a member that has missed a generation', async () => {
+    const topic = await newTopic(log, 6);
+    const groupId = uniqueName('group');
+    const [seen, proxy] = [await openProxy(), await openProxy()];
+    let joins = 0;
+    seen.decide = ({ apiName }) => {
+      if (apiName === 'JoinGroup') joins++;
+      return undefined;
+    };
+    const leads = new Giver(openLog(seen), { groupId, topics: [topic] });
+    await leads.holding(6);
+    const misses = new Giver(openLog(proxy), { groupId, topics: [topic] });
+    await Promise.all([leads.holding(3), misses.holding(3)]);
+    const [tenure] = misses.tenures;
+    const { generation } = tenure!.membership;
+    proxy.decide = ({ apiName }) => (apiName === 'JoinGroup' ? { at: 'response', act: 'hold' } : undefined);
+    const third = new Giver(log, { groupId, topics: [topic] });
+    await proxy.strikes(1);
+    // The next generation begins before the member has heard of this one.
+    const before = joins;
+    const fourth = new Giver(log, { groupId, topics: [topic] });
+    await eventually(() => expect(joins).toBeGreaterThan(before));
+    proxy.decide = () => undefined;
+    proxy.cutAll();
+    await eventually(() => expect(misses.tenures).toHaveLength(2));
+    expect([tenure!.signal.aborted, await tenure!.membership.renewed!(generation)]).toEqual([true, false]);
+    expect(misses.errors.map((error) => errorCode(error))).toEqual(['LOG_MEMBER_LOST']);
+    const all = [leads, misses, third, fourth];
+    await eventually(() => {
+      const numbers = all.flatMap(({ tenures }) => tenures.at(-1)!.shares.map(({ partition }) => partition));
+      expect(numbers.sort((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5]);
+    });
+    expect([leads, third, fourth].flatMap(({ tenures, errors }) => [tenures.length, ...errors])).toEqual([1, 1, 1]);
+    await Promise.all(all.map((of) => of.stop()));
+  });
+
   it('S70 lets one of two writers live that take an id at the same instant, and fences the other before it is seen', async () => {
     const topic = await newTopic(log, 2);
     const transactionalId = uniqueName('writer');
@@ -169,17 +275,20 @@ describe('a group in trouble', () => {
     const groupId = uniqueName('group');
     const other = new OtherVersion(groupId, topic);
     closing.push(() => other.close());
-    // The other version leads, ours follows: it gives ours one partition, whatever it had.
+    // The other version leads, ours follows: it gives ours one partition, whatever it had, once that is free.
     const alone = await other.join();
     expect(alone.partitions).toEqual([0, 1, 2, 3]);
     const ours = new Holder(log, { groupId, topics: [topic] });
     await eventually(async () => expect(await other.rebalances()).toBe(true));
-    const led = await other.join();
-    expect(led.partitions).toEqual([1, 2, 3]);
+    expect((await other.join()).partitions).toEqual([1, 2, 3]);
+    await ours.holding(0);
+    expect((await other.join()).partitions).toEqual([1, 2, 3]);
     expect((await ours.holding(1)).partitions).toEqual([{ topic, partition: 0 }]);
     // It restarts: ours leads, with subscriptions of both versions before it.
     await other.leave();
     await ours.holding(4);
+    expect((await other.join()).partitions).toEqual([]);
+    await eventually(async () => expect(await other.rebalances()).toBe(true));
     const following = await other.join();
     const given = await ours.holding(2);
     const numbers = given.partitions.map(({ partition }) => partition);
@@ -198,6 +307,7 @@ class OtherVersion {
   readonly #topic: string;
   #memberId = '';
   #generation = -1;
+  #owned: readonly number[] = [];
 
   constructor(groupId: string, topic: string) {
     const options = { brokers: testBrokers(), clientId: 'other-version', requestTimeoutMs: 4_000 };
@@ -210,7 +320,7 @@ class OtherVersion {
     const lane = this.#wire.lane();
     const ask = <T extends { error: number }>(call: Call<T>) =>
       this.#wire.coordinated(GROUP, this.#groupId, call, lane, { deadlineMs: 10_000 });
-    const protocol = 'headwater-co-partition';
+    const protocol = 'headwater-cooperative';
     const options = { groupId: this.#groupId, sessionTimeoutMs: 10_000, rebalanceTimeoutMs: 10_000, protocol };
     const request = () => joinGroup({ ...options, memberId: this.#memberId, metadata: this.#subscription() }, 4_000);
     let joined = await ask(request());
@@ -222,14 +332,23 @@ class OtherVersion {
     this.#memberId = joined.memberId;
     this.#generation = joined.generation;
     const membership = { groupId: this.#groupId, memberId: joined.memberId, generation: joined.generation };
-    const plan = joined.members.map(({ memberId }, _, { length }) => {
-      const numbers = memberId !== this.#memberId ? [0] : length === 1 ? [0, 1, 2, 3] : [1, 2, 3];
-      return { memberId, assignment: encodeAssignment([this.#topic], numbers) };
+    const plan = joined.members.map(({ memberId }, _, members) => {
+      const numbers = memberId !== this.#memberId ? [0] : members.length === 1 ? [0, 1, 2, 3] : [1, 2, 3];
+      const others = members.filter((other) => other.memberId !== memberId);
+      const claimed = new Set(others.flatMap(({ metadata }) => decodeOwned(metadata)));
+      return {
+        memberId,
+        assignment: encodeAssignment(
+          [this.#topic],
+          numbers.filter((n) => !claimed.has(n)),
+        ),
+      };
     });
     const synced = await ask(syncGroup(membership, protocol, plan, 10_000));
     expect(synced.error).toBe(0);
     await this.#wire.release(lane);
     const partitions = decodeAssignment(synced.assignment)!.map(({ partition }) => partition);
+    this.#owned = partitions;
     return { generation: joined.generation, partitions };
   }
 
@@ -243,6 +362,7 @@ class OtherVersion {
     const coordinator = await this.#wire.coordinator(GROUP, this.#groupId);
     expect((await this.#wire.send(coordinator, leaveGroup(this.#groupId, this.#memberId))).error).toBe(0);
     this.#memberId = '';
+    this.#owned = [];
   }
 
   close(): Promise<void> {
@@ -252,6 +372,9 @@ class OtherVersion {
   #subscription(): Buffer {
     const bytes = new ByteWriter().int16(3);
     bytes.array([this.#topic], (topic) => bytes.string(topic)).bytes(Buffer.from('version 2'));
-    return Buffer.from(bytes.int32(0).int32(7).string('rack').done());
+    bytes.array(this.#owned.length > 0 ? [this.#topic] : [], (topic) => {
+      bytes.string(topic).array(this.#owned, (partition) => bytes.int32(partition));
+    });
+    return Buffer.from(bytes.int32(7).string('rack').done());
   }
 }

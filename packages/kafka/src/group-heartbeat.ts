@@ -1,5 +1,11 @@
-import type { Membership } from '@headwater/core';
-import { COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, REBALANCE_IN_PROGRESS, isMemberFenced } from './kafka.errors.js';
+import type { HeldTenure, Membership } from '@headwater/core';
+import {
+  COORDINATOR_NOT_AVAILABLE,
+  ILLEGAL_GENERATION,
+  NOT_COORDINATOR,
+  REBALANCE_IN_PROGRESS,
+  isMemberFenced,
+} from './kafka.errors.js';
 import type { Lane } from './lane.js';
 import { GROUP } from './requests/call.js';
 import { heartbeat } from './requests/group.js';
@@ -16,49 +22,61 @@ export interface Loss {
 }
 
 export interface Held {
-  readonly membership: Membership;
+  /** Ended here when the coordinator says so, or has been silent for a session. */
+  readonly tenure: HeldTenure;
   readonly sessionTimeoutMs: number;
-  /** Aborted here when the partitions are to be given back or are lost. */
-  readonly revoking: AbortController;
+  /** The group asks its members to join again. */
+  readonly onRebalance: () => void;
   /** Ends the heartbeats: the work has settled. */
   readonly settled: AbortSignal;
 }
 
 /**
- * The shorter, the sooner all members know of a rebalance: who knows first waits for the last, with its work at rest. Against it stands the
+ * The shorter, the sooner all members know of a rebalance: what moves waits for the last of them to know, twice. Against it stands the
  * cost of an idle member; decision 6 has the figures.
  */
 const HEARTBEAT_MS = 200;
+/** What is asked back in one generation is given on in the next: after each, a member listens more often for a while. */
+const EAGER_HEARTBEAT_MS = 50;
+const EAGER_FOR_MS = 1_000;
 
 /**
- * Heartbeats until the work has settled, also after the revoke: else a member that needs longer than its session to end its work would be
- * thrown out. Resolves with the loss of the place, when it was lost.
+ * Heartbeats until the work has settled, also while the member joins again and after it was told to stop: else one that needs longer than its
+ * session to end its work would be thrown out. Resolves with the loss of the place, when it was lost.
  */
 export async function heartbeats(wire: Wire, lane: Lane, held: Held): Promise<Loss | undefined> {
-  const { membership, sessionTimeoutMs, revoking, settled } = held;
-  const everyMs = Math.min(HEARTBEAT_MS, sessionTimeoutMs / 5);
+  const { tenure, sessionTimeoutMs, onRebalance, settled } = held;
+  const calmMs = Math.min(HEARTBEAT_MS, sessionTimeoutMs / 5);
   let answeredAt = performance.now();
   let stalledMs = 0;
+  let last = { generation: tenure.generation, since: answeredAt };
   while (!settled.aborted) {
     const restedAt = performance.now();
+    if (last.generation !== tenure.generation) last = { generation: tenure.generation, since: restedAt };
+    const everyMs = restedAt - last.since < EAGER_FOR_MS ? Math.min(EAGER_HEARTBEAT_MS, calmMs) : calmMs;
     await wait(everyMs, settled);
     if (settled.aborted) break;
     const sentAt = performance.now();
     stalledMs += Math.max(0, sentAt - restedAt - everyMs);
     const leftMs = sessionTimeoutMs - (sentAt - answeredAt);
-    const error = leftMs <= 0 ? undefined : await answerWithin(leftMs, beat(wire, lane, membership, leftMs), settled);
-    if (error === 0 || error === REBALANCE_IN_PROGRESS) {
+    const { generation } = tenure;
+    const answer = leftMs <= 0 ? undefined : beat(wire, lane, tenure.membership, leftMs);
+    const error = answer && (await answerWithin(leftMs, answer, settled));
+    // The group may be in the next generation, and the answer to the join on its way.
+    const isLate = tenure.joining || tenure.generation !== generation;
+    const isKnown = error === 0 || error === REBALANCE_IN_PROGRESS || (error === ILLEGAL_GENERATION && isLate);
+    if (isKnown) {
       answeredAt = sentAt;
       stalledMs = 0;
     }
     // What came later than its timer would have ended the wait for it.
     stalledMs += Math.max(0, performance.now() - sentAt - Math.max(0, leftMs));
-    if (error === REBALANCE_IN_PROGRESS) revoking.abort();
+    if (error === REBALANCE_IN_PROGRESS && !isLate) onRebalance();
     // The broker has given the partitions away after this time, heard or not. The clock is monotonic and counts a stopped process.
     const silentMs = performance.now() - answeredAt;
-    const fenced = error !== undefined && error !== REBALANCE_IN_PROGRESS && isMemberFenced(error);
+    const fenced = error !== undefined && !isKnown && isMemberFenced(error);
     if (fenced || silentMs >= sessionTimeoutMs) {
-      revoking.abort();
+      tenure.end();
       await aborted(settled);
       return { error: fenced ? error : undefined, silentMs, stalledMs };
     }

@@ -1,5 +1,4 @@
-import type { Assignment, Membership } from '@headwater/core';
-import { assignCoPartitions } from './assignment.js';
+import { handOver, type Membership } from '@headwater/core';
 import { decodeAssignment, decodeOwned, encodeAssignment, encodeSubscription } from './assignment-codec.js';
 import {
   FENCED_INSTANCE_ID,
@@ -15,7 +14,7 @@ import { GROUP } from './requests/call.js';
 import { joinGroup, leaveGroup, syncGroup, type Joined } from './requests/group.js';
 import type { Wire } from './wire.js';
 
-const PROTOCOL = 'headwater-co-partition';
+const PROTOCOL = 'headwater-cooperative';
 
 export interface SeatOptions {
   readonly groupId: string;
@@ -26,59 +25,29 @@ export interface SeatOptions {
   readonly instanceId: string | undefined;
 }
 
-export type Given = Pick<Assignment, 'membership' | 'partitions'>;
-
-/** A member's place in its group: who it is to the coordinator and what it had, and the requests that take the place and give it back. */
+/** A member's place in its group: who it is to the coordinator, and the requests that take the place and give it back. */
 export class GroupSeat {
   readonly #wire: Wire;
   readonly #options: SeatOptions;
   #memberId = '';
-  #owned: readonly number[] = [];
 
   constructor(wire: Wire, options: SeatOptions) {
     this.#wire = wire;
     this.#options = options;
   }
 
+  /** Whether the coordinator may still know this member by its id. */
+  get isKnown(): boolean {
+    return this.#memberId !== '';
+  }
+
   /**
-   * One attempt to become a member of a generation; undefined: the group asks to join again. Rejects with LOG_INSTANCE_FENCED or
-   * LOG_GROUP_FOREIGN when the place belongs to somebody else.
+   * One attempt to become a member of the next generation, which begins when all members have joined. `claims`: the partition numbers it holds.
+   * Undefined: the group asks to join again. Rejects with LOG_INSTANCE_FENCED or LOG_GROUP_FOREIGN when the place belongs to somebody else.
    */
-  async take(partitionCount: number, lane: Lane, signal: AbortSignal): Promise<Given | undefined> {
-    const joined = await this.#join(lane, signal);
-    if (joined === undefined) return undefined;
-    const { groupId, topics, instanceId } = this.#options;
-    const { memberId, generation } = joined;
-    const membership = { groupId, memberId, generation, ...(instanceId === undefined ? {} : { instanceId }) };
-    const assignment = await this.#sync(membership, plan(joined, topics, partitionCount), lane, signal);
-    if (assignment === undefined) return undefined;
-    const partitions = decodeAssignment(assignment);
-    if (partitions === undefined) throw foreignGroup(groupId, 'it was given an assignment that no member of ours made');
-    this.#owned = [...new Set(partitions.map(({ partition }) => partition))];
-    return { membership, partitions };
-  }
-
-  /** Others may have what it had; after `error` it may also be unknown by its id. */
-  lost(error: number | undefined): void {
-    this.#owned = [];
-    if (error === UNKNOWN_MEMBER_ID) this.#memberId = '';
-  }
-
-  /** A static member keeps its place for its successor. */
-  async leave(lane: Lane): Promise<void> {
-    const { groupId, instanceId } = this.#options;
-    const memberId = this.#memberId;
-    this.#memberId = '';
-    if (memberId === '' || instanceId !== undefined || this.#wire.closing.signal.aborted) return;
-    // Leaving only makes the others' rebalance sooner; the session time-out does it as well.
-    await this.#wire
-      .coordinated(GROUP, groupId, leaveGroup(groupId, memberId), lane, { deadlineMs: 2_000 })
-      .catch(() => undefined);
-  }
-
-  async #join(lane: Lane, signal: AbortSignal): Promise<Joined | undefined> {
+  async join(claims: readonly number[], lane: Lane, signal: AbortSignal): Promise<Joined | undefined> {
     const { topics, ...options } = this.#options;
-    const metadata = encodeSubscription(topics, this.#owned);
+    const metadata = encodeSubscription(topics, claims);
     const request = { ...options, memberId: this.#memberId, protocol: PROTOCOL, metadata };
     const call = joinGroup(request, this.#wire.requestTimeoutMs);
     const joined = await this.#wire.coordinated(GROUP, options.groupId, call, lane, { deadlineMs: 30_000, signal });
@@ -91,16 +60,46 @@ export class GroupSeat {
     return joined;
   }
 
-  async #sync(
-    membership: Membership,
-    assignments: readonly PlannedAssignment[],
+  /** Who the member is in the generation it joined. */
+  identity({ memberId, generation }: Joined): Membership {
+    const { groupId, instanceId } = this.#options;
+    return { groupId, memberId, generation, ...(instanceId === undefined ? {} : { instanceId }) };
+  }
+
+  /** The partition numbers the generation gives the member; undefined: the group asks to join again. `count` is asked only by the leader. */
+  async sync(
+    joined: Joined,
+    count: () => Promise<number>,
     lane: Lane,
     signal: AbortSignal,
-  ): Promise<Buffer | undefined> {
-    const { groupId, rebalanceTimeoutMs } = this.#options;
-    const call = syncGroup(membership, PROTOCOL, assignments, rebalanceTimeoutMs + this.#wire.requestTimeoutMs);
+  ): Promise<readonly number[] | undefined> {
+    const { groupId, topics, rebalanceTimeoutMs } = this.#options;
+    const plan = leads(joined) ? planned(joined, topics, await count()) : [];
+    const timeoutMs = rebalanceTimeoutMs + this.#wire.requestTimeoutMs;
+    const call = syncGroup(this.identity(joined), PROTOCOL, plan, timeoutMs);
     const synced = await this.#wire.coordinated(GROUP, groupId, call, lane, { deadlineMs: 30_000, signal });
-    return this.#admitted('SyncGroup', synced.error) ? synced.assignment : undefined;
+    if (!this.#admitted('SyncGroup', synced.error)) return undefined;
+    const partitions = decodeAssignment(synced.assignment);
+    if (partitions === undefined) throw foreignGroup(groupId, 'it was given an assignment that no member of ours made');
+    return [...new Set(partitions.map(({ partition }) => partition))];
+  }
+
+  /** After `error` it may be unknown by its id. */
+  lost(error: number | undefined): void {
+    if (error === UNKNOWN_MEMBER_ID) this.#memberId = '';
+  }
+
+  /** A static member keeps its place for its successor, unless `how` is `for-good`. */
+  async leave(lane: Lane, how: 'for-now' | 'for-good' = 'for-now'): Promise<void> {
+    const { groupId, instanceId } = this.#options;
+    const memberId = this.#memberId;
+    this.#memberId = '';
+    const stays = instanceId !== undefined && how === 'for-now';
+    if (memberId === '' || stays || this.#wire.closing.signal.aborted) return;
+    // Leaving only makes the others' rebalance sooner; the session time-out does it as well.
+    await this.#wire
+      .coordinated(GROUP, groupId, leaveGroup(groupId, memberId), lane, { deadlineMs: 2_000 })
+      .catch(() => undefined);
   }
 
   /** False: join again. */
@@ -120,13 +119,16 @@ interface PlannedAssignment {
   readonly assignment: Buffer;
 }
 
-/** Only the leader of the group plans; its topics are those of all members. */
-function plan(joined: Joined, topics: readonly string[], partitionCount: number): PlannedAssignment[] {
-  if (joined.leader !== joined.memberId || joined.skipAssignment) return [];
-  const members = joined.members.map(({ memberId, metadata }) => ({ memberId, owned: decodeOwned(metadata) }));
-  return [...assignCoPartitions(partitionCount, members)].map(([memberId, partitions]) => ({
+function leads({ leader, memberId, skipAssignment }: Joined): boolean {
+  return leader === memberId && !skipAssignment;
+}
+
+/** The leader's topics are those of all members. */
+function planned({ members }: Joined, topics: readonly string[], count: number): PlannedAssignment[] {
+  const claiming = members.map(({ memberId, metadata }) => ({ memberId, owned: decodeOwned(metadata) }));
+  return [...handOver(count, claiming)].map(([memberId, numbers]) => ({
     memberId,
-    assignment: encodeAssignment(topics, partitions),
+    assignment: encodeAssignment(topics, numbers),
   }));
 }
 

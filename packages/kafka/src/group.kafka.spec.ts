@@ -74,12 +74,14 @@ describe('group', () => {
       { id: 'b', gone: b },
     ]) {
       const had = gone.assignments.at(-1)!;
+      const { memberId, generation } = had.membership;
+      const former = { groupId, memberId, generation, instanceId: id };
       await gone.group.stop();
       const again = instance(id);
       const given = await again.current(2);
       expect(given.partitions).toEqual(had.partitions);
-      expect(given.membership.generation).toBe(had.membership.generation);
-      expect(given.membership.memberId).not.toBe(had.membership.memberId);
+      expect(given.membership.generation).toBe(generation);
+      expect(given.membership.memberId).not.toBe(memberId);
       if (id === 'a') {
         expect(ofB.signal.aborted).toBe(false);
         expect(b.assignments).toEqual([ofB]);
@@ -87,7 +89,7 @@ describe('group', () => {
       const writer = log.writer({ transactionalId: unique('writer') });
       await writer.fence();
       const offsets = [{ ...given.partitions[0]!, next: 1 }];
-      expect(await writer.transact([], { membership: had.membership, offsets })).toMatchObject({
+      expect(await writer.transact([], { membership: former, offsets })).toMatchObject({
         outcome: 'aborted',
         fenced: 'member',
       });

@@ -1,9 +1,10 @@
-import type { Assignment, GroupOptions, LogGroup } from '@headwater/core';
+import { HeldTenure, wholly, type Assignment, type GroupOptions, type LogGroup, type Tenure } from '@headwater/core';
 import { heartbeats, type Loss } from './group-heartbeat.js';
-import { GroupSeat, instanceFenced, type Given, type SeatOptions } from './group-seat.js';
+import { GroupSeat, instanceFenced, type SeatOptions } from './group-seat.js';
 import { coPartitionCount } from './group-topics.js';
 import { FENCED_INSTANCE_ID, KafkaError, errorName } from './kafka.errors.js';
 import type { Lane } from './lane.js';
+import type { Joined } from './requests/group.js';
 import { aborted, wait } from './wait.js';
 import type { Wire } from './wire.js';
 
@@ -12,8 +13,9 @@ const LAST_BACKOFF_MS = 5_000;
 /** A join takes two attempts, one of a member that was forgotten three; whoever is asked more often is in a dispute and gives it time. */
 const EAGER_ATTEMPTS = 3;
 const LONGEST_GRACE_MS = 300_000;
+const A_DAY_MS = 86_400_000;
 
-type Work = (assignment: Assignment) => Promise<void>;
+type Work = (tenure: Tenure) => Promise<void>;
 
 export class KafkaGroup implements LogGroup {
   readonly #wire: Wire;
@@ -41,7 +43,11 @@ export class KafkaGroup implements LogGroup {
     this.#beatLane = wire.lane();
   }
 
-  run(work: Work, onError: (error: unknown) => void = warn): Promise<void> {
+  run(work: (assignment: Assignment) => Promise<void>, onError?: (error: unknown) => void): Promise<void> {
+    return this.hold(wholly(work), onError);
+  }
+
+  hold(work: Work, onError: (error: unknown) => void = warn): Promise<void> {
     if (this.#stopping.signal.aborted) return Promise.resolve();
     if (this.#running !== undefined) return Promise.reject(alreadyRuns(this.#options.groupId));
     const running = this.#run(work, onError).finally(() => this.#leave());
@@ -57,7 +63,6 @@ export class KafkaGroup implements LogGroup {
 
   async #run(work: Work, onError: (error: unknown) => void): Promise<void> {
     const stopping = this.#stopping.signal;
-    const { groupId, topics } = this.#options;
     let backoffMs = FIRST_BACKOFF_MS;
     let attempts = 0;
     let overdue = 0;
@@ -69,16 +74,17 @@ export class KafkaGroup implements LogGroup {
     stopping.addEventListener('abort', () => this.#joinLane.cut(), { once: true });
     while (!stopping.aborted) {
       try {
-        const count = await coPartitionCount(this.#wire, groupId, topics, stopping);
-        const given = await this.#seat.take(count, this.#joinLane, stopping);
-        if (given === undefined) {
+        await this.#count();
+        const joined = await this.#seat.join([], this.#joinLane, stopping);
+        const numbers = joined && (await this.#sync(joined));
+        if (joined === undefined || numbers === undefined) {
           if (++attempts > EAGER_ATTEMPTS) await pause();
           continue;
         }
         attempts = 0;
         backoffMs = FIRST_BACKOFF_MS;
-        overdue = (await this.#hold(given, work, onError)) === 'overdue' ? overdue + 1 : 0;
-        // Joining again at once would throw out whoever works on the same slow record now: two would do that to each other for ever.
+        overdue = (await this.#hold(joined, numbers, work, onError)) === 'overdue' ? overdue + 1 : 0;
+        // Who is slower each time gets more time each time.
         if (overdue > 0) await wait(this.#graceMs(overdue), stopping);
       } catch (error) {
         if (stopping.aborted) return;
@@ -89,33 +95,101 @@ export class KafkaGroup implements LogGroup {
     }
   }
 
-  /** How long the others get to end a record that outlasted this member's rebalance time-out `overdue` times in a row. */
+  #count(): Promise<number> {
+    const { groupId, topics } = this.#options;
+    return coPartitionCount(this.#wire, groupId, topics, this.#stopping.signal);
+  }
+
+  #sync(joined: Joined): Promise<readonly number[] | undefined> {
+    return this.#seat.sync(joined, () => this.#count(), this.#joinLane, this.#stopping.signal);
+  }
+
+  /** How long a member stays away that `overdue` times in a row did not give back in time: whoever got its partitions may need as long. */
   #graceMs(overdue: number): number {
     return Math.min((this.#options.rebalanceTimeoutMs / 2) * 2 ** (overdue - 1), LONGEST_GRACE_MS);
   }
 
   /**
-   * From the assignment to its end: resolves when the work has settled and the group may be joined again. `overdue`: the group went on
-   * without this member, which was alive but did not end its work in time.
+   * From the first assignment to the end of the tenure: resolves when the work has settled and the group may be joined anew. `overdue`: it
+   * left because it was asked for something and did not give it back in time.
    */
-  async #hold(given: Given, work: Work, onError: (error: unknown) => void): Promise<'settled' | 'overdue'> {
-    const { sessionTimeoutMs, groupId, instanceId } = this.#options;
-    const revoking = new AbortController();
+  async #hold(
+    joined: Joined,
+    numbers: readonly number[],
+    work: Work,
+    onError: (error: unknown) => void,
+  ): Promise<'settled' | 'overdue'> {
+    const { sessionTimeoutMs, groupId, instanceId, topics } = this.#options;
+    const stopping = this.#stopping.signal;
     const settled = new AbortController();
-    const stop = () => revoking.abort();
-    this.#stopping.signal.addEventListener('abort', stop);
-    if (this.#stopping.signal.aborted) stop();
-    const held = { membership: given.membership, sessionTimeoutMs, revoking, settled: settled.signal };
+    const rejoining = new Rejoining();
+    const tenure = new HeldTenure(this.#seat.identity(joined), topics, () => rejoining.wake());
+    tenure.accept(numbers);
+    const stop = () => tenure.end();
+    stopping.addEventListener('abort', stop);
+    if (stopping.aborted) stop();
+    const onRebalance = () => rejoining.ask();
+    const held = { tenure, sessionTimeoutMs, onRebalance, settled: settled.signal };
     const beating = heartbeats(this.#wire, this.#beatLane, held);
-    await persist({ ...given, signal: revoking.signal }, work, onError);
+    const keeping = this.#keep(tenure, rejoining, onError).catch((error: unknown) => ({ error }));
+    await persist(tenure, work, onError);
     settled.abort();
-    const loss = await beating;
-    this.#stopping.signal.removeEventListener('abort', stop);
-    if (loss === undefined) return 'settled';
-    this.#seat.lost(loss.error);
-    if (loss.error === FENCED_INSTANCE_ID) throw instanceFenced(groupId, instanceId);
-    if (!this.#stopping.signal.aborted) report(memberLost(groupId, sessionTimeoutMs, loss), onError);
-    return loss.error !== undefined && loss.stalledMs < sessionTimeoutMs / 2 ? 'overdue' : 'settled';
+    const [loss, kept] = await Promise.all([beating, keeping]);
+    stopping.removeEventListener('abort', stop);
+    if (stopping.aborted) return 'settled';
+    if (typeof kept === 'object') throw kept.error;
+    if (kept === 'overdue') return 'overdue';
+    this.#seat.lost(loss?.error);
+    if (loss?.error === FENCED_INSTANCE_ID) throw instanceFenced(groupId, instanceId);
+    if (kept === 'missed') report(generationMissed(groupId), onError);
+    else if (loss !== undefined) report(memberLost(groupId, sessionTimeoutMs, loss), onError);
+    return 'settled';
+  }
+
+  /**
+   * Joins again whenever the group asks for it, or a share was released that can be given on, until the tenure ends. The work goes on
+   * meanwhile. Rejects, with the tenure ended, when the group refuses.
+   */
+  async #keep(
+    tenure: HeldTenure,
+    rejoining: Rejoining,
+    onError: (error: unknown) => void,
+  ): Promise<'over' | 'overdue' | 'missed'> {
+    const { rebalanceTimeoutMs, groupId } = this.#options;
+    let askedAt: number | undefined;
+    try {
+      while (!tenure.signal.aborted) {
+        askedAt = tenure.returning.length === 0 ? undefined : (askedAt ?? performance.now());
+        const leftMs = askedAt === undefined ? A_DAY_MS : askedAt + rebalanceTimeoutMs - performance.now();
+        if (leftMs <= 0) {
+          report(notGivenBack(groupId, tenure.returning, rebalanceTimeoutMs), onError);
+          tenure.end();
+          // At once: the others are waiting, and it may take long until the work settles.
+          await this.#seat.leave(this.#beatLane, 'for-good');
+          return 'overdue';
+        }
+        if (rejoining.isAsked || tenure.owing) {
+          if ((await this.#rejoin(tenure, rejoining)) === 'missed') return 'missed';
+        } else await rejoining.next(leftMs, tenure.signal);
+      }
+      return 'over';
+    } finally {
+      tenure.end();
+    }
+  }
+
+  /** `missed`: the group has made a generation without it, and may have given others what it held. */
+  async #rejoin(tenure: HeldTenure, rejoining: Rejoining): Promise<'in' | 'missed'> {
+    rejoining.begin();
+    tenure.join();
+    const joined = await this.#seat.join(tenure.claims, this.#joinLane, this.#stopping.signal);
+    if (joined !== undefined && joined.generation > tenure.generation + 1) return 'missed';
+    if (joined !== undefined) tenure.renew(joined.generation);
+    const numbers = joined && (await this.#sync(joined));
+    if (!this.#seat.isKnown) return 'missed';
+    if (numbers === undefined) rejoining.ask();
+    else tenure.accept(numbers);
+    return 'in';
   }
 
   async #leave(): Promise<void> {
@@ -125,15 +199,49 @@ export class KafkaGroup implements LogGroup {
   }
 }
 
+/** Whether the group has asked for a join since the last one began. */
+class Rejoining {
+  #asked = false;
+  #wake: () => void = () => undefined;
+
+  get isAsked(): boolean {
+    return this.#asked;
+  }
+
+  ask(): void {
+    this.#asked = true;
+    this.wake();
+  }
+
+  begin(): void {
+    this.#asked = false;
+  }
+
+  wake(): void {
+    this.#wake();
+  }
+
+  /** Resolves when something may be to do, after `ms` at latest. */
+  async next(ms: number, signal: AbortSignal): Promise<void> {
+    const woken = new AbortController();
+    this.#wake = () => woken.abort();
+    await wait(ms, woken.signal, signal);
+    this.#wake = () => undefined;
+  }
+}
+
 /** Runs the work until the signal; work that fails before is reported and run again. */
-async function persist(assignment: Assignment, work: Work, onError: (error: unknown) => void): Promise<void> {
-  const { signal } = assignment;
+async function persist(tenure: HeldTenure, work: Work, onError: (error: unknown) => void): Promise<void> {
+  const { signal } = tenure;
   let backoffMs = FIRST_BACKOFF_MS;
   while (!signal.aborted) {
+    tenure.begin();
     try {
-      await work(assignment);
+      await work(tenure);
+      tenure.rest();
       await aborted(signal);
     } catch (error) {
+      tenure.rest();
       report(error, onError);
       await wait(backoffMs, signal);
       backoffMs = Math.min(backoffMs * 2, LAST_BACKOFF_MS);
@@ -176,5 +284,22 @@ function memberLost(groupId: string, sessionTimeoutMs: number, loss: Loss): Kafk
     'LOG_MEMBER_LOST',
     `the group ${groupId} went on without this member: ${cause}, the session is ${sessionTimeoutMs} ms.${stall} It joins again.`,
     { retryable: true, facts: { groupId, sessionTimeoutMs, silentMs, stalledMs, error: loss.error } },
+  );
+}
+
+function notGivenBack(groupId: string, partitions: readonly number[], withinMs: number): KafkaError {
+  return new KafkaError(
+    'LOG_MEMBER_LOST',
+    `the group ${groupId} goes on without this member: it was asked for partition ${partitions.join(', ')} and did not give it back within ${withinMs} ms. ` +
+      'A record in work takes longer than that: make its handler shorter, or raise rebalanceTimeoutMs. It joins again when its work has ended.',
+    { retryable: true, facts: { groupId, partitions, withinMs } },
+  );
+}
+
+function generationMissed(groupId: string): KafkaError {
+  return new KafkaError(
+    'LOG_MEMBER_LOST',
+    `the group ${groupId} made a generation without this member while it joined again: its answers were late or lost. It joins anew.`,
+    { retryable: true, facts: { groupId } },
   );
 }

@@ -218,9 +218,19 @@ export class KafkaTransaction implements LogTransaction {
     if (this.#failure !== undefined) return;
     this.#openedAt ??= performance.now();
     const producer = this.#identity();
-    const { groupId } = membership;
+    const { groupId, memberId, instanceId } = membership;
     if (!version2) await this.#coordinate(TRANSACTION, producer.transactionalId, addOffsetsToTxn(producer, groupId));
-    await this.#coordinate(GROUP, groupId, txnOffsetCommit(version2 ? 5 : 3, producer, membership, offsets));
+    for (;;) {
+      // A member that stays goes from generation to generation while its transactions go on.
+      const { generation } = membership;
+      const now = { groupId, memberId, generation, ...(instanceId === undefined ? {} : { instanceId }) };
+      try {
+        return await this.#coordinate(GROUP, groupId, txnOffsetCommit(version2 ? 5 : 3, producer, now, offsets));
+      } catch (cause) {
+        const fenced = cause instanceof KafkaError && cause.code === 'LOG_MEMBER_FENCED';
+        if (!fenced || (await membership.renewed?.(generation)) !== true) throw cause;
+      }
+    }
   }
 
   async #coordinate(type: CoordinatorType, key: string, call: Call<Answer>): Promise<void> {

@@ -39,13 +39,18 @@ export interface PartitionOffset extends TopicPartition {
   readonly next: number;
 }
 
-/** Who a member is in one generation of its group. Captured once per assignment, never read late. */
+/** Who a member is in its group. The generation goes up while the member stays: it is read when it is sent. */
 export interface Membership {
   readonly groupId: string;
   readonly memberId: string;
   readonly generation: number;
   /** Of a static member. */
   readonly instanceId?: string;
+  /**
+   * Asked when the log refuses the generation `stale`. Resolves with true once the member is in a later one and still holds all it held:
+   * the same may be asked for again. With false when it does not. Absent: there is no later one.
+   */
+  renewed?(stale: number): Promise<boolean>;
 }
 
 /** Offsets that become committed with a transaction, refused by the broker when the membership is no longer current (KIP-447). */
@@ -124,11 +129,34 @@ export interface LogReader {
   close(): Promise<void>;
 }
 
-/** What one member was given in one generation. */
+/** Partition n of all topics of a group, from when a member is given it until it gives it back. */
+export interface Share {
+  readonly partition: number;
+  /** Of every topic of the group. */
+  readonly partitions: readonly TopicPartition[];
+  /** Aborted when the group asks for it back, and when it is lost. */
+  readonly signal: AbortSignal;
+  /** Gives it back, after its signal. Its next owner begins behind this: everything of it is committed, and nothing more will be. */
+  release(): void;
+}
+
+/** What a member holds, from generation to generation, until the group goes on without it or it stops. */
+export interface Tenure {
+  readonly membership: Membership;
+  /** Held now, those included that are asked back and not released. */
+  readonly shares: readonly Share[];
+  /** Aborted when everything is lost, and when the member stops: nothing has to be released then. */
+  readonly signal: AbortSignal;
+  /** Resolves when another share is given, and when the signal aborts. Look first, then wait. */
+  next(): Promise<void>;
+}
+
+/** What a member holds while that does not change. */
 export interface Assignment {
+  /** Over when the work on this assignment is. */
   readonly membership: Membership;
   readonly partitions: readonly TopicPartition[];
-  /** Aborted when the partitions are revoked, lost, or the member stops. */
+  /** Aborted when something of it is asked back or lost, when more is given, and when the member stops. */
   readonly signal: AbortSignal;
 }
 
@@ -138,7 +166,7 @@ export interface GroupOptions {
   readonly topics: readonly string[];
   /** Default 6,000. */
   readonly sessionTimeoutMs?: number;
-  /** How long `work` may take to end after its signal. Default 15,000. */
+  /** How long it may take to give back what is asked for; after that the member leaves and loses all. Default 15,000. */
   readonly rebalanceTimeoutMs?: number;
   /**
    * Makes the member static (KIP-345): it does not leave when it stops, and a process that comes back with the same id within the session
@@ -149,18 +177,26 @@ export interface GroupOptions {
   readonly instanceId?: string;
 }
 
-/** Membership of a group. Its liveness does not depend on `work`: heartbeats have their own connection and timer. */
+/**
+ * Membership of a group. Its liveness does not depend on `work`: heartbeats have their own connection and timer. What moves to another member is
+ * asked back, waited for, and given on; what stays is not disturbed (KIP-429).
+ */
 export interface LogGroup {
   /**
-   * Joins, and calls `work` for every assignment; the next one comes only after the promise of the previous one has settled, so a revoke is
-   * awaited by construction. When `work` rejects, the error goes to `onError` and it is called again after a pause: with the same assignment while that is current. Resolves after `stop()`.
-   * A member that the group moved on without, stopped or cut off for longer than its session, has its signal aborted, tells `onError`
-   * (LOG_MEMBER_LOST, with what stalled) and joins anew. Rejects when joining again cannot help: topics that do not fit
-   * (LOG_TOPIC_MISSING, LOG_NOT_COPARTITIONED), a second process with its instance id (LOG_INSTANCE_FENCED), members of another kind in
-   * the group (LOG_GROUP_FOREIGN).
+   * Joins, and calls `work` with all the member comes to hold. When `work` rejects, what is asked back is released, the error goes to `onError`,
+   * and it is called again after a pause, with the same tenure while that lasts. Resolves after `stop()`.
+   * A member that the group moved on without, stopped or cut off for longer than its session, or that did not give back in time, has its
+   * signals aborted, tells `onError` (LOG_MEMBER_LOST, with what stalled) and joins anew once `work` has settled. Rejects when joining again cannot
+   * help: topics that do not fit (LOG_TOPIC_MISSING, LOG_NOT_COPARTITIONED), a second process with its instance id (LOG_INSTANCE_FENCED),
+   * members of another kind in the group (LOG_GROUP_FOREIGN).
+   */
+  hold(work: (tenure: Tenure) => Promise<void>, onError?: (error: unknown) => void): Promise<void>;
+  /**
+   * As `hold`, for work that begins anew whenever something is given or asked back: `work` is called for every assignment, the next one only after
+   * the promise of the previous one has settled.
    */
   run(work: (assignment: Assignment) => Promise<void>, onError?: (error: unknown) => void): Promise<void>;
-  /** Aborts the current assignment, waits for `work` to settle, leaves the group. May be called twice. */
+  /** Aborts what the member holds, waits for `work` to settle, leaves the group. May be called twice. */
   stop(): Promise<void>;
 }
 

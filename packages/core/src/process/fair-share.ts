@@ -12,7 +12,6 @@ const LEAST_SHARE = 500;
 export class FairShare {
   readonly #reader: LogReader;
   readonly #tasks: ReadonlyMap<number, Task>;
-  readonly #share: number;
   /** Up to where each input of each task has been fetched. */
   readonly #fetched = new Map<Task, Map<string, PartitionOffset>>();
   readonly #held = new Set<Task>();
@@ -20,27 +19,40 @@ export class FairShare {
   constructor(reader: LogReader, tasks: ReadonlyMap<number, Task>) {
     this.#reader = reader;
     this.#tasks = tasks;
-    this.#share = Math.max(LEAST_SHARE, Math.ceil(MOST_QUEUED / Math.max(1, tasks.size)));
+  }
+
+  /** Fetches for a task, from these offsets on. */
+  add(task: Task, from: readonly PartitionOffset[]): void {
+    this.#fetched.set(task, new Map(from.map((position) => [position.topic, position])));
+    for (const { topic, partition, next } of from) this.#reader.seek(topic, partition, next);
+  }
+
+  /** Fetches nothing more for it. */
+  remove(task: Task): void {
+    for (const { topic, partition } of this.#fetched.get(task)?.values() ?? []) this.#reader.drop(topic, partition);
+    this.#fetched.delete(task);
+    this.#held.delete(task);
   }
 
   take(batch: FetchedBatch): void {
     const { topic, partition, nextOffset } = batch;
-    const task = this.#tasks.get(partition)!;
+    const task = this.#tasks.get(partition);
+    // Fetched before it was removed.
+    if (task === undefined) return;
     task.enqueue(batch);
-    let inputs = this.#fetched.get(task);
-    if (inputs === undefined) this.#fetched.set(task, (inputs = new Map<string, PartitionOffset>()));
-    inputs.set(topic, { topic, partition, next: nextOffset });
+    this.#fetched.get(task)!.set(topic, { topic, partition, next: nextOffset });
     if (this.#held.has(task)) this.#reader.drop(topic, partition);
   }
 
   /** Holds back what has its share, takes up again what has room; tells how many tasks are held back. */
   balance(): number {
+    const share = Math.max(LEAST_SHARE, Math.ceil(MOST_QUEUED / Math.max(1, this.#tasks.size)));
     for (const task of this.#tasks.values()) {
       const inputs = this.#fetched.get(task)?.values() ?? [];
-      if (!this.#held.has(task) && task.queued > this.#share) {
+      if (!this.#held.has(task) && task.queued > share) {
         this.#held.add(task);
         for (const { topic, partition } of inputs) this.#reader.drop(topic, partition);
-      } else if (this.#held.has(task) && task.queued <= this.#share / 2) {
+      } else if (this.#held.has(task) && task.queued <= share / 2) {
         this.#held.delete(task);
         for (const { topic, partition, next } of inputs) this.#reader.seek(topic, partition, next);
       }

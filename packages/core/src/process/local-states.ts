@@ -18,16 +18,18 @@ export interface LocalStatesContext {
 }
 
 /**
- * The task states of this instance. They outlive assignments: what comes back, or was followed as a standby, is only brought up to date.
- * A state belongs to one of two at any time, the work on an assignment or the follower, never to both.
+ * The task states of this instance. They outlive the work on them: what is taken again, or was followed as a standby, is only brought up to
+ * date. A state belongs to one of two at any time, a task or the follower, never to both.
  */
 export class LocalStates {
   readonly #context: LocalStatesContext;
   readonly #states = new Map<number, TaskState>();
-  #owned: ReadonlySet<number> = new Set();
+  readonly #owned = new Set<number>();
   #topicId: string | undefined;
   #partitionCount = 0;
   #follower: Follower | undefined;
+  /** One change at a time. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(context: LocalStatesContext) {
     this.#context = context;
@@ -43,31 +45,54 @@ export class LocalStates {
     return state && { state, isOwned: this.#owned.has(partition) };
   }
 
-  /** Takes the states of the given partitions out of the follower's hands, opens what is missing, and closes what is not wanted any more. */
-  async take(partitions: readonly number[]): Promise<ReadonlyMap<number, TaskState>> {
-    const { log, processor, standby } = this.#context;
-    const topic = stateTopicOf(processor);
-    await this.#follower?.stop();
-    this.#follower = undefined;
-    this.#owned = new Set();
-    const topicId = (await log.admin.topicIds([topic])).get(topic);
-    // Deleted and made again: what is here is of the one before.
-    if (topicId !== this.#topicId) await this.#close([...this.#states.keys()]);
-    this.#topicId = topicId;
-    this.#partitionCount = (await log.admin.partitionCounts([topic])).get(topic) ?? 0;
-    const wanted = standby === 'all' ? Array.from({ length: this.#partitionCount }, (_, n) => n) : partitions;
-    await this.#close([...this.#states.keys()].filter((partition) => !wanted.includes(partition)));
-    for (const partition of new Set([...partitions, ...wanted])) await this.#openState(partition);
-    this.#owned = new Set(partitions);
-    return new Map(partitions.map((partition) => [partition, this.#states.get(partition)!]));
+  /** The work begins, and owns nothing yet: what others own is followed. */
+  begin(): Promise<void> {
+    return this.#inTurn(async () => {
+      const { log, processor } = this.#context;
+      const topic = stateTopicOf(processor);
+      await this.#unfollow();
+      this.#owned.clear();
+      const topicId = (await log.admin.topicIds([topic])).get(topic);
+      // Deleted and made again: what is here is of the one before.
+      if (topicId !== this.#topicId) await this.#close([...this.#states.keys()]);
+      this.#topicId = topicId;
+      this.#partitionCount = (await log.admin.partitionCounts([topic])).get(topic) ?? 0;
+      for (const partition of this.#followed) await this.#openState(partition);
+      if (this.#follows) this.#follow();
+    });
+  }
+
+  /**
+   * Takes the states of the given partitions out of the follower's hands, opens what is missing, and closes what is neither owned nor followed.
+   * The follower rests until `followOthers`.
+   */
+  take(partitions: readonly number[]): Promise<ReadonlyMap<number, TaskState>> {
+    return this.#inTurn(async () => {
+      await this.#unfollow();
+      for (const partition of partitions) this.#owned.add(partition);
+      const wanted = new Set([...partitions, ...this.#owned, ...this.#followed]);
+      await this.#close([...this.#states.keys()].filter((partition) => !wanted.has(partition)));
+      for (const partition of wanted) await this.#openState(partition);
+      return new Map(partitions.map((partition) => [partition, this.#states.get(partition)!]));
+    });
+  }
+
+  /** Leaves the state of a partition to its next owner. */
+  leave(partition: number): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#owned.delete(partition);
+      if (!this.#follows) return this.#close([partition]);
+      await this.#unfollow();
+      this.#follow();
+    });
   }
 
   /** Follows the states that are here and that nobody has taken. */
-  followOthers(): void {
-    const copies = new Map([...this.#states].filter(([partition]) => !this.#owned.has(partition)));
-    if (copies.size === 0) return;
-    const { log, clock, logger, tombstonesMs, processor } = this.#context;
-    this.#follower = new Follower({ log, topic: stateTopicOf(processor), copies, clock, logger, tombstonesMs });
+  followOthers(): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#unfollow();
+      this.#follow();
+    });
   }
 
   /** Resolves when the followed states include what was committed when following began. */
@@ -75,9 +100,37 @@ export class LocalStates {
     await this.#follower?.reached;
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#unfollow();
+      await this.#close([...this.#states.keys()]);
+    });
+  }
+
+  get #followed(): readonly number[] {
+    return this.#follows ? Array.from({ length: this.#partitionCount }, (_, n) => n) : [];
+  }
+
+  get #follows(): boolean {
+    return this.#context.standby === 'all';
+  }
+
+  async #unfollow(): Promise<void> {
     await this.#follower?.stop();
-    await this.#close([...this.#states.keys()]);
+    this.#follower = undefined;
+  }
+
+  #follow(): void {
+    const copies = new Map([...this.#states].filter(([partition]) => !this.#owned.has(partition)));
+    if (copies.size === 0) return;
+    const { log, clock, logger, tombstonesMs, processor } = this.#context;
+    this.#follower = new Follower({ log, topic: stateTopicOf(processor), copies, clock, logger, tombstonesMs });
+  }
+
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const changed = this.#turn.then(change);
+    this.#turn = changed.catch(() => undefined);
+    return changed;
   }
 
   async #openState(partition: number): Promise<void> {
@@ -89,7 +142,7 @@ export class LocalStates {
 
   async #close(partitions: readonly number[]): Promise<void> {
     for (const partition of partitions) {
-      await this.#states.get(partition)!.close();
+      await this.#states.get(partition)?.close();
       this.#states.delete(partition);
     }
   }

@@ -1,6 +1,6 @@
 import { backoffMs, type Clock } from '../clock/clock.js';
 import { HeadwaterError, errorCode } from '../errors/headwater.error.js';
-import type { Assignment, GroupOptions, Log, LogGroup } from '../log/log.js';
+import type { GroupOptions, Log, LogGroup, Tenure } from '../log/log.js';
 import { prepareTopics } from './inputs.js';
 import { groupOf, type ProcessorDefinition } from './processor.js';
 import { inputsOf } from './topology.js';
@@ -12,7 +12,7 @@ export interface MemberOptions {
   readonly log: Log;
   readonly clock: Clock;
   readonly group: Omit<GroupOptions, 'groupId' | 'topics'>;
-  readonly work: (assignment: Assignment) => Promise<void>;
+  readonly work: (tenure: Tenure) => Promise<void>;
   /** The work begins anew after this. */
   readonly onFailure: (error: unknown) => void;
   /** It does not begin anew: the group, the topics or the state refuse it for good. */
@@ -51,7 +51,7 @@ export class Member {
         if (stopping.aborted) return;
         const groupId = groupOf(this.#definition.name);
         this.#group = log.group({ ...group, groupId, topics: inputsOf(this.#definition) });
-        return await this.#group.run((assignment) => this.#work(assignment), onFailure);
+        return await this.#group.hold((tenure) => this.#work(tenure), onFailure);
       } catch (error) {
         if (stopping.aborted) return;
         if (!mayPass(error)) return onEnd(error);
@@ -61,9 +61,9 @@ export class Member {
     }
   }
 
-  async #work(assignment: Assignment): Promise<void> {
+  async #work(tenure: Tenure): Promise<void> {
     try {
-      await this.#options.work(assignment);
+      await this.#options.work(tenure);
     } catch (error) {
       if (!HALTS.has(errorCode(error) ?? '')) throw error;
       this.#options.onEnd(error);

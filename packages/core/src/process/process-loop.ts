@@ -1,7 +1,7 @@
 import type { Clock } from '../clock/clock.js';
 import { Wakeup } from '../clock/wakeup.js';
 import { HeadwaterError, errorMessage } from '../errors/headwater.error.js';
-import type { Assignment, LogReader, LogWriter, Outcome } from '../log/log.js';
+import type { LogReader, LogWriter, Outcome, PartitionOffset, Tenure } from '../log/log.js';
 import { FairShare } from './fair-share.js';
 import type { Pause } from './pause.js';
 import { stateTopicOf } from './processor.js';
@@ -21,8 +21,7 @@ export interface Committed {
 
 export interface LoopContext {
   readonly processor: string;
-  readonly assignment: Assignment;
-  readonly tasks: ReadonlyMap<number, Task>;
+  readonly tenure: Pick<Tenure, 'membership' | 'signal'>;
   readonly reader: LogReader;
   readonly writer: LogWriter;
   readonly clock: Clock;
@@ -43,7 +42,7 @@ const SLOW_MS = 5;
 const IDLE_COMMIT_MS = 1_000;
 
 /**
- * The running part of the work on one assignment. Three things go on at once: fetching, handling, committing. A transaction takes what
+ * The running part of a processor's work, from task to task as they come and go. Three things go on at once: fetching, handling, committing. A transaction takes what
  * was handled while the one before was under way: on an idle line that is one record, under load thousands (group commit).
  * A task in the middle of a slow record does not hold up the transactions of the others.
  */
@@ -51,7 +50,11 @@ export class ProcessLoop {
   readonly #context: LoopContext;
   readonly #wakeup: Wakeup;
   readonly #room: Room = { left: 0 };
+  readonly #tasks = new Map<number, Task>();
+  readonly #fairShare: FairShare;
   readonly #pumping = new Map<Task, Promise<void>>();
+  /** Asked back: these stop after their record, and go once that is committed. With what to call then. */
+  readonly #retiring = new Map<Task, () => void>();
   /** Left out of a transaction: these stop after their record, so that the next one takes them. */
   readonly #owed = new Set<Task>();
   readonly #stopping = new AbortController();
@@ -60,23 +63,54 @@ export class ProcessLoop {
   #failure: { readonly error: unknown } | undefined;
   #openedAt: number | undefined;
   #movedAt: number | undefined;
+  /** Ends the fetch under way: it is not for all tasks. */
+  #refetch = new AbortController();
 
   constructor(context: LoopContext) {
     this.#context = context;
     this.#wakeup = new Wakeup(context.clock);
+    this.#fairShare = new FairShare(context.reader, this.#tasks);
     this.#widen();
   }
 
-  /** Resolves when the assignment's signal aborts, after what was handled is committed. Rejects when a transaction or a fetch failed. */
+  get tasks(): ReadonlyMap<number, Task> {
+    return this.#tasks;
+  }
+
+  /**
+   * Works on a task too, from these offsets of its inputs on, until `asked` aborts; then `retired` is called, as soon as everything that was handled is
+   * committed. The others do not notice.
+   */
+  add(task: Task, from: readonly PartitionOffset[], asked: AbortSignal, retired: () => void): void {
+    if (asked.aborted) return retired();
+    asked.addEventListener('abort', () => {
+      if (this.#tasks.get(task.partition) !== task) return;
+      this.#retiring.set(task, retired);
+      this.#wakeup.wake();
+    });
+    this.#tasks.set(task.partition, task);
+    this.#fairShare.add(task, from);
+    this.#refetch.abort();
+    this.#wakeup.wake();
+  }
+
+  /** Ends the work with this error. */
+  fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#wakeup.wake();
+  }
+
+  /** Resolves when the tenure's signal aborts, after what was handled is committed. Rejects when a transaction or a fetch failed. */
   async run(): Promise<void> {
-    const { signal } = this.#context.assignment;
+    const { signal } = this.#context.tenure;
     const wake = () => this.#wakeup.wake();
     signal.addEventListener('abort', wake);
     const unsubscribe = this.#context.pause.subscribe(wake);
-    const watching = this.#context.watch(this.#stopping.signal).catch((error: unknown) => this.#fail(error));
-    const intake = this.#intake().catch((error: unknown) => this.#fail(error));
+    const watching = this.#context.watch(this.#stopping.signal).catch((error: unknown) => this.fail(error));
+    const intake = this.#intake().catch((error: unknown) => this.fail(error));
     try {
       while (!signal.aborted) {
+        this.#retire();
         this.#startPumps();
         if (this.#isAtRest()) this.#context.pause.rest();
         if (this.#failure !== undefined) throw this.#failure.error;
@@ -89,35 +123,48 @@ export class ProcessLoop {
       unsubscribe();
       this.#closing = true;
       this.#stopping.abort();
+      this.#refetch.abort();
       await Promise.all([...this.#pumping.values(), this.#committing, intake, watching]);
     }
   }
 
   async #intake(): Promise<void> {
-    const { reader, tasks, clock } = this.#context;
-    const { signal } = this.#stopping;
-    const fairShare = new FairShare(reader, tasks);
-    while (!signal.aborted) {
-      const held = fairShare.balance();
-      if (held === tasks.size) {
-        await clock.wait(1, signal);
+    const { reader, clock } = this.#context;
+    const stopping = this.#stopping.signal;
+    while (!stopping.aborted) {
+      const { signal } = (this.#refetch = new AbortController());
+      const held = this.#fairShare.balance();
+      if (held === this.#tasks.size) {
+        await clock.wait(held === 0 ? POLL_MS : 1, signal);
         continue;
       }
       // What is held back may be wanted again at any time: a long poll for the others must not keep it away.
       const batches = await reader.poll({ maxWaitMs: held > 0 ? HELD_POLL_MS : POLL_MS, signal });
-      for (const batch of batches) fairShare.take(batch);
+      for (const batch of batches) this.#fairShare.take(batch);
       if (batches.length > 0) this.#wakeup.wake();
+    }
+  }
+
+  /** P15: a task goes when nothing of it is in work, handled and not committed, or being committed. */
+  #retire(): void {
+    for (const [task, retired] of this.#retiring) {
+      if (this.#pumping.has(task) || !task.isSettled) continue;
+      this.#retiring.delete(task);
+      this.#owed.delete(task);
+      this.#tasks.delete(task.partition);
+      this.#fairShare.remove(task);
+      retired();
     }
   }
 
   #startPumps(): void {
     if (this.#closing || this.#context.pause.isPaused) return;
-    for (const task of this.#context.tasks.values()) {
+    for (const task of this.#tasks.values()) {
       if (this.#room.left <= 0) return;
-      if (this.#pumping.has(task) || this.#owed.has(task) || !task.hasWork) continue;
+      if (this.#pumping.has(task) || this.#mayNotBegin(task) || !task.hasWork) continue;
       const pumping = task
-        .pump(this.#room, () => this.#closing || this.#owed.has(task) || this.#context.pause.isPaused)
-        .catch((error: unknown) => this.#fail(error))
+        .pump(this.#room, () => this.#closing || this.#mayNotBegin(task) || this.#context.pause.isPaused)
+        .catch((error: unknown) => this.fail(error))
         .then(() => {
           this.#pumping.delete(task);
           this.#wakeup.wake();
@@ -126,22 +173,29 @@ export class ProcessLoop {
     }
   }
 
+  /** It goes, or the next transaction has to take it first. */
+  #mayNotBegin(task: Task): boolean {
+    return this.#owed.has(task) || this.#retiring.has(task);
+  }
+
   /** Paused, and everything that was handled is committed. */
   #isAtRest(): boolean {
     if (!this.#context.pause.isPaused || this.#pumping.size > 0 || this.#committing !== undefined) return false;
-    return ![...this.#context.tasks.values()].some(({ units }) => units > 0);
+    return ![...this.#tasks.values()].some(({ units }) => units > 0);
   }
 
   /** Whether the next transaction is to begin now. */
   #isRipe(): boolean {
     if (this.#committing !== undefined) return false;
     const now = this.#context.clock.elapsed();
-    const tasks = [...this.#context.tasks.values()];
+    const tasks = [...this.#tasks.values()];
+    // A task rests until it is committed.
+    if (tasks.some((task) => this.#mayNotBegin(task) && !this.#pumping.has(task) && !task.isSettled)) return true;
     // A transaction goes without the slow ones: it needs somebody else's work.
     const ready = tasks.filter((task) => !this.#pumping.has(task) || !this.#isSlow(task));
     if (ready.some(({ units }) => units > 0)) {
       this.#openedAt ??= now;
-      const caughtUp = !ready.some((task) => this.#pumping.has(task) || task.hasWork);
+      const caughtUp = !ready.some((task) => this.#pumping.has(task) || (task.hasWork && !this.#retiring.has(task)));
       return caughtUp || this.#room.left <= 0 || now - this.#openedAt >= this.#context.limits.maxBatchMs;
     }
     if (!ready.some((task) => task.hasMoved && !this.#pumping.has(task))) return false;
@@ -154,7 +208,7 @@ export class ProcessLoop {
     const parts = this.#seal();
     if (parts.length === 0) return;
     this.#committing = this.#commit(parts)
-      .catch((error: unknown) => this.#fail(error))
+      .catch((error: unknown) => this.fail(error))
       .then(() => {
         this.#committing = undefined;
         this.#wakeup.wake();
@@ -178,7 +232,7 @@ export class ProcessLoop {
 
   #seal(): [Task, Sealed][] {
     const parts: [Task, Sealed][] = [];
-    for (const task of this.#context.tasks.values()) {
+    for (const task of this.#tasks.values()) {
       if (this.#pumping.has(task)) {
         this.#owed.add(task);
         continue;
@@ -197,18 +251,18 @@ export class ProcessLoop {
 
   /** P1: outputs, state and offsets in one transaction; P2: the state follows only a commit. */
   async #commit(parts: readonly (readonly [Task, Sealed])[]): Promise<void> {
-    const { writer, assignment, processor, suspects, onCommitted } = this.#context;
+    const { writer, tenure, processor, suspects, onCommitted } = this.#context;
     const all = parts.map(([, sealed]) => sealed);
     const units = all.reduce((sum, sealed) => sum + sealed.units, 0);
     const parked = all.reduce((sum, sealed) => sum + sealed.parked, 0);
     const last = all.find((sealed) => sealed.units > 0)?.last;
     const end = await writer.transact(
       all.flatMap(({ records }) => records),
-      { membership: assignment.membership, offsets: all.flatMap(({ offsets }) => offsets) },
+      { membership: tenure.membership, offsets: all.flatMap(({ offsets }) => offsets) },
     );
     if (end.outcome !== 'committed') {
       // The partitions were lost before they could be given back: their next owner repeats this.
-      if (end.outcome === 'aborted' && end.fenced === 'member' && assignment.signal.aborted) return;
+      if (end.outcome === 'aborted' && end.fenced === 'member' && tenure.signal.aborted) return;
       if (last !== undefined && isRefused(end)) suspects.refused(units, last, end.cause);
       throw commitFailed(processor, end);
     }
@@ -222,7 +276,7 @@ export class ProcessLoop {
     onCommitted({ units, parked });
   }
 
-  /** The partitions are given back or the process ends: what was handled is committed, what was not is left to the next owner. */
+  /** The work ends: what was handled is committed, what was not is left to the next owner. */
   async #drain(): Promise<void> {
     await this.#quiet(Infinity);
     this.#closing = true;
@@ -233,9 +287,9 @@ export class ProcessLoop {
   }
 
   #patienceMs(): number {
-    const { clock, tasks, limits } = this.#context;
+    const { clock, limits } = this.#context;
     let patienceMs = POLL_MS;
-    for (const task of tasks.values()) patienceMs = Math.min(patienceMs, task.nextTimerAt - clock.now());
+    for (const task of this.#tasks.values()) patienceMs = Math.min(patienceMs, task.nextTimerAt - clock.now());
     for (const { waitingSince = Infinity } of this.#pumping.keys()) {
       const quickForMs = waitingSince + SLOW_MS - clock.elapsed();
       if (quickForMs > 0) patienceMs = Math.min(patienceMs, quickForMs);
@@ -247,15 +301,10 @@ export class ProcessLoop {
 
   /** A new batch begins. Units that the log may refuse go alone. */
   #widen(): void {
-    const { suspects, tasks, limits } = this.#context;
-    const waiting = [...tasks.values()].some(({ units }) => units > 0);
+    const { suspects, limits } = this.#context;
+    const waiting = [...this.#tasks.values()].some(({ units }) => units > 0);
     if (suspects.narrowing) this.#room.left = waiting ? 0 : 1;
     else this.#room.left = limits.maxBatchRecords;
-  }
-
-  #fail(error: unknown): void {
-    this.#failure ??= { error };
-    this.#wakeup.wake();
   }
 }
 

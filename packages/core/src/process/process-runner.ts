@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { errorMessage } from '../errors/headwater.error.js';
-import type { Assignment, GroupOptions, Log, LogWriter, PartitionOffset } from '../log/log.js';
+import type { GroupOptions, Log, LogWriter, PartitionOffset, Share, Tenure } from '../log/log.js';
 import { partitionOf } from '../log/partitioner.js';
 import type { Health, Logger, Running } from '../lifecycle/running.js';
 import type { Metric } from '../lifecycle/metric.js';
@@ -62,15 +62,21 @@ export interface LocalValue {
   readonly stamp: number;
 }
 
+/** A task whose state is up to date, and where its inputs go on. */
+interface RestoredTask {
+  readonly task: Task;
+  readonly inputs: readonly PartitionOffset[];
+}
+
 const TOMBSTONES_MS = 24 * 3_600_000;
 
 /**
  * Runs a processor as one member of its group: exactly once, from topics to topics.
  *
  * Per batch one transaction holds the outputs, the state entries and the input offsets (P1). Any outcome but `committed` ends the
- * work on this assignment and starts it anew from what is committed: fence, read the stable offsets, restore. So there is one path for
- * a crash, a lost reply, a time-out and a rebalance. The states of tasks outlive assignments: what stays with this instance is only
- * brought up to date, not read again. What only a person can mend (a lost input, a changed partition count, a foreign state, a failure
+ * work and starts it anew from what is committed: fence, read the stable offsets, restore. So there is one path for a crash, a lost
+ * reply, a time-out and a lost membership. Partitions come and go while the others are worked on: what comes is restored beside them, what is
+ * asked back goes once it is committed. The states of tasks outlive the work: what stays with this instance is only brought up to date, not read again. What only a person can mend (a lost input, a changed partition count, a foreign state, a failure
  * under `onFailure: 'stop'`) halts it: it leaves its group, its health is down until it is started again, and nothing is lost.
  */
 export class ProcessRunner implements Running {
@@ -109,13 +115,13 @@ export class ProcessRunner implements Running {
       log,
       clock: this.#clock,
       group: options.group ?? {},
-      work: (assignment) => this.#work(assignment),
+      work: (tenure) => this.#work(tenure),
       onFailure: (error) => this.#failed(error),
       onEnd: (error) => this.#ended(error),
     });
   }
 
-  /** The tasks of the present assignment, for inspection. */
+  /** The tasks that are worked on, for inspection. */
   get tasks(): ReadonlyMap<number, Task> {
     return this.#tasks;
   }
@@ -201,74 +207,126 @@ export class ProcessRunner implements Running {
     );
   }
 
-  async #work(assignment: Assignment): Promise<void> {
-    const { log } = this.#options;
+  async #work(tenure: Tenure): Promise<void> {
+    const { log, maxBatchRecords = 4_000, maxBatchMs = 100 } = this.#options;
     const definition = this.#definition;
-    const { name } = definition;
     const topology = topologyOf(definition, await findTopics(log, definition));
-    const partitions = [...new Set(assignment.partitions.map(({ partition }) => partition))];
     // P7: fence, then offsets, then state: the offsets wait for our own predecessor's transaction, the state for the offsets.
     await this.#writer.fence();
-    // The offset of the state topic counts the batches of timers, which move no input.
-    const stateTopic = stateTopicOf(name);
-    const counted = partitions.map((partition) => ({ topic: stateTopic, partition }));
-    const { groupId } = assignment.membership;
-    const committed = await log.admin.committedOffsets(groupId, [...assignment.partitions, ...counted]);
-    const states = await this.#states.take(partitions);
-    const restored = await restore({
-      log,
-      processor: name,
-      states,
-      committed,
-      clock: this.#clock,
-      tombstonesMs: this.#options.tombstonesMs ?? TOMBSTONES_MS,
-      signal: assignment.signal,
-      onProgress: (progress) => this.#restores(progress),
-    });
-    this.#restoring = undefined;
-    await this.#tables.open(assignment.signal);
-    if (assignment.signal.aborted) return;
-    const positions = await this.#positions(topology, states, restored);
-    this.#states.followOthers();
-    const tasks = new Map(
-      [...states].map(([partition, state]) => [
-        partition,
-        new Task(definition, topology, partition, state, this.#clock, this.#suspects),
-      ]),
-    );
-    this.#tasks = tasks;
+    await this.#states.begin();
+    await this.#tables.open(tenure.signal);
+    if (tenure.signal.aborted) return;
     const reader = log.reader();
+    const over = new AbortController();
+    const loop = new ProcessLoop({
+      processor: definition.name,
+      tenure,
+      reader,
+      writer: this.#writer,
+      clock: this.#clock,
+      suspects: this.#suspects,
+      limits: { maxBatchRecords, maxBatchMs },
+      onCommitted: ({ units, parked }) => {
+        this.#counts.transactions++;
+        this.#counts.handled += units;
+        this.#counts.parked += parked;
+      },
+      pause: this.#pause,
+      watch: (signal) => watchTopics(log, definition, topology, this.#clock, signal),
+    });
+    this.#tasks = loop.tasks;
+    this.#working = true;
+    const admitting = this.#admit(tenure, topology, loop, over.signal).catch((error: unknown) => loop.fail(error));
     try {
-      for (const position of positions) {
-        tasks.get(position.partition)!.startAt(position);
-        if (position.topic !== stateTopic) reader.seek(position.topic, position.partition, position.next);
-      }
-      this.#status = 'up';
-      this.#working = true;
-      await new ProcessLoop({
-        processor: name,
-        assignment,
-        tasks,
-        reader,
-        writer: this.#writer,
-        clock: this.#clock,
-        suspects: this.#suspects,
-        limits: {
-          maxBatchRecords: this.#options.maxBatchRecords ?? 4_000,
-          maxBatchMs: this.#options.maxBatchMs ?? 100,
-        },
-        onCommitted: ({ units, parked }) => {
-          this.#counts.transactions++;
-          this.#counts.handled += units;
-          this.#counts.parked += parked;
-        },
-        pause: this.#pause,
-        watch: (signal) => watchTopics(log, definition, topology, this.#clock, signal),
-      }).run();
+      await loop.run();
     } finally {
       this.#working = false;
       this.#pause.rest();
+      over.abort();
+      await admitting;
+      this.#restoring = undefined;
       await reader.close();
+    }
+  }
+
+  /** Brings the shares into the loop, as they are given. What is asked back before it is restored goes as it is. */
+  async #admit(tenure: Tenure, topology: Topology, loop: ProcessLoop, over: AbortSignal): Promise<void> {
+    const seen = new WeakSet<Share>();
+    const isOver = () => over.aborted || tenure.signal.aborted;
+    const leave = (share: Share) => {
+      // In this order: it may be given again at once.
+      const left = this.#states.leave(share.partition);
+      share.release();
+      left.catch((error: unknown) => loop.fail(error));
+    };
+    while (!isOver()) {
+      const fresh = tenure.shares.filter((share) => !seen.has(share));
+      if (fresh.length === 0) {
+        this.#status = 'up';
+        await moreOrOver(tenure, over);
+        continue;
+      }
+      const restored = await this.#restore(fresh, tenure, topology, over);
+      if (isOver()) return;
+      for (const share of fresh) {
+        const { partition, signal } = share;
+        const task = restored?.get(partition);
+        if (!signal.aborted && task === undefined) continue;
+        seen.add(share);
+        if (task === undefined) leave(share);
+        else loop.add(task.task, task.inputs, signal, () => leave(share));
+      }
+    }
+  }
+
+  /** Undefined: something of it was asked back, or the work is over. */
+  async #restore(
+    shares: readonly Share[],
+    tenure: Tenure,
+    topology: Topology,
+    over: AbortSignal,
+  ): Promise<ReadonlyMap<number, RestoredTask> | undefined> {
+    const { log } = this.#options;
+    const definition = this.#definition;
+    const { name } = definition;
+    const stopping = new AbortController();
+    const stop = () => stopping.abort();
+    const signals = [over, tenure.signal, ...shares.map(({ signal }) => signal)];
+    for (const signal of signals) signal.addEventListener('abort', stop);
+    if (signals.some(({ aborted }) => aborted)) stop();
+    try {
+      if (stopping.signal.aborted) return undefined;
+      // The offset of the state topic counts the batches of timers, which move no input.
+      const stateTopic = stateTopicOf(name);
+      const counted = shares.map(({ partition }) => ({ topic: stateTopic, partition }));
+      const inputs = shares.flatMap(({ partitions }) => partitions);
+      const { groupId } = tenure.membership;
+      const committed = await log.admin.committedOffsets(groupId, [...inputs, ...counted]);
+      const states = await this.#states.take(shares.map(({ partition }) => partition));
+      const restored = await restore({
+        log,
+        processor: name,
+        states,
+        committed,
+        clock: this.#clock,
+        tombstonesMs: this.#options.tombstonesMs ?? TOMBSTONES_MS,
+        signal: stopping.signal,
+        onProgress: (progress) => this.#restores(progress),
+      });
+      this.#restoring = undefined;
+      if (stopping.signal.aborted) return undefined;
+      const positions = await this.#positions(topology, states, restored);
+      await this.#states.followOthers();
+      const tasks = new Map<number, RestoredTask>();
+      for (const [partition, state] of states) {
+        const task = new Task(definition, topology, partition, state, this.#clock, this.#suspects);
+        const own = positions.filter((position) => position.partition === partition);
+        for (const position of own) task.startAt(position);
+        tasks.set(partition, { task, inputs: own.filter(({ topic }) => topic !== stateTopic) });
+      }
+      return tasks;
+    } finally {
+      for (const signal of signals) signal.removeEventListener('abort', stop);
     }
   }
 
@@ -300,4 +358,16 @@ export class ProcessRunner implements Running {
       `processor ${this.#definition.name} restores its state: ${progress.done} of ${progress.total} offsets.`,
     );
   }
+}
+
+/** Resolves when another share is given, or the work is over. */
+async function moreOrOver(tenure: Tenure, over: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const end = () => {
+      over.removeEventListener('abort', end);
+      resolve();
+    };
+    over.addEventListener('abort', end);
+    void tenure.next().then(end);
+  });
 }

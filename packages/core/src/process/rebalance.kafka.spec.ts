@@ -21,6 +21,73 @@ function gate(): { readonly opened: Promise<void>; open: () => void } {
 }
 
 describe('members of one processor', () => {
+  it('S64 go on with what stays while a slow record holds up what moves', async () => {
+    const slow = gate();
+    let waits = false;
+    const first = shared.member({ before: ({ partition }) => (waits && partition === 3 ? slow.opened : undefined) });
+    await shared.more();
+    await shared.exactly();
+    waits = true;
+    const known = first.handled.length;
+    await shared.more();
+    await eventually(() => expect(first.handled.slice(known).join()).toContain('3/'), LATER);
+    const second = shared.member();
+    // The other one that moves does not wait for it either.
+    await eventually(() => expect([first.partitions, second.partitions]).toEqual([[0, 1, 3], [2]]), LATER);
+    await shared.more();
+    await eventually(async () => {
+      const [committed, ends] = [await shared.committed(), await shared.ends()];
+      for (const { partition, next } of committed)
+        expect([partition, next >= ends[partition]!]).toEqual([partition, partition !== 3]);
+    }, LATER);
+    waits = false;
+    slow.open();
+    await evenly(first, second);
+    await shared.exactly();
+    const handled = [...first.handled, ...second.handled];
+    expect(new Set(handled).size).toBe(handled.length);
+    expect([...first.warnings, ...second.warnings]).toEqual([]);
+  });
+
+  it('S71 go on with what they have while what comes waits for a transaction of its former owner', async () => {
+    const [watched, proxy] = [await shared.proxy(), await shared.proxy()];
+    const seen: string[] = [];
+    watched.decide = ({ apiName }) => void seen.push(apiName);
+    const stays = shared.member({ proxy: watched });
+    await stays.up();
+    const goes = shared.member({
+      proxy,
+      group: { sessionTimeoutMs: 2_000 },
+      writer: { transactionTimeoutMs: 60_000 },
+    });
+    await evenly(stays, goes);
+    await shared.more();
+    await shared.exactly();
+    const own = stays.partitions;
+    const silenced = new Set(['Heartbeat', 'JoinGroup', 'LeaveGroup', 'InitProducerId']);
+    proxy.decide = ({ apiName }) => {
+      if (apiName === 'EndTxn') return { at: 'request', act: 'keep' };
+      return silenced.has(apiName) ? { at: 'request', act: 'drop' } : undefined;
+    };
+    await shared.more();
+    await eventually(() => expect(proxy.log.map(({ request }) => request.apiName)).toContain('EndTxn'), LATER);
+    // The one that goes has been silent for its session; the other has got its partitions, and asks where they go on.
+    seen.length = 0;
+    await eventually(() => expect(seen.slice(seen.indexOf('SyncGroup'))).toContain('OffsetFetch'), LATER);
+    const before = stays.handled.length;
+    await shared.more();
+    await eventually(() => {
+      const places = stays.handled.slice(before).map((place) => Number(place.split('/')[0]));
+      expect([...new Set(places)].sort((a, b) => a - b)).toEqual(own);
+    }, LATER);
+    expect(stays.partitions).toEqual(own);
+    proxy.decide = () => undefined;
+    await proxy.release();
+    await evenly(stays, goes);
+    await shared.more();
+    await shared.exactly();
+  });
+
   it('S67 see nothing of a handler that outlasts the rebalance time-out; the new owner repeats its work once', async () => {
     const slow = gate();
     let waits = false;
@@ -97,13 +164,14 @@ describe('members of one processor', () => {
       return undefined;
     };
     const second = shared.member({ proxy: watched });
-    // The first has been told of the rebalance and is asked for its partitions.
+    // The second is a member with nothing; the first has been told what it is asked for.
+    await eventually(() => expect(seen).toContain('SyncGroup'), LATER);
+    beats = 0;
     await eventually(() => expect(beats).toBeGreaterThanOrEqual(3), LATER);
     expect(seen).not.toContain('OffsetFetch');
-    expect(seen).not.toContain('SyncGroup');
     proxy.decide = () => undefined;
     await proxy.release();
-    await second.up();
+    await evenly(first, second);
     expect(seen).toContain('OffsetFetch');
     await shared.exactly();
     // The commit counted: its records were handled once.

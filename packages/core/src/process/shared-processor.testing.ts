@@ -73,6 +73,12 @@ export class SharedProcessor {
     expect(await textsByKey(log, parkedTopicOf(this.name))).toEqual({});
   }
 
+  /** Where the log of each partition of the input ends: with the marker of the last transaction. */
+  async ends(): Promise<readonly number[]> {
+    const offsets = await this.log.admin.offsets(this.input);
+    return offsets.toSorted((a, b) => a.partition - b.partition).map(({ high }) => high - 1);
+  }
+
   committed(): Promise<readonly PartitionOffset[]> {
     const inputs = PARTITIONS.map((partition): TopicPartition => ({ topic: this.input, partition }));
     return this.log.admin.committedOffsets(groupOf(this.name), inputs);
@@ -134,7 +140,7 @@ export class Member {
   }
 }
 
-/** Each of two members has two of the four partitions. */
+/** The members share the four partitions evenly. */
 export function evenly(...members: readonly Member[]): Promise<void> {
   return eventually(
     () =>

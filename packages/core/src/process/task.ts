@@ -102,7 +102,7 @@ export class Task {
     return at > this.#clock.now() ? at : Infinity;
   }
 
-  /** Records and timers handled on this assignment. */
+  /** Records and timers handled since it began. */
   get handled(): number {
     return this.#handled + this.#units;
   }
@@ -115,6 +115,11 @@ export class Task {
   /** The position moved since the last seal, be it over offsets that hold no record. */
   get hasMoved(): boolean {
     return this.#changed.size > 0;
+  }
+
+  /** Everything that was handled is committed. */
+  get isSettled(): boolean {
+    return this.#units === 0 && this.#changed.size === 0 && this.#sealed === undefined;
   }
 
   /** Handles due timers, then queued records, until there is no more, no room, or `closing`. One call at a time. */

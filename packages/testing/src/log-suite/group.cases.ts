@@ -47,7 +47,7 @@ export function groupCases(bench: Bench): void {
     await eventually(() => expect(events).toContain('given 2'));
     const other = bench.member(groupId, [topic]);
     await eventually(() => expect(events).toContain('revoked'));
-    expect(other.assignments).toEqual([]);
+    expect(other.assignments.flatMap(({ partitions }) => partitions)).toEqual([]);
     finish();
     await other.holding(1);
     await eventually(() => expect(events).toEqual(['given 2', 'revoked', 'settled', 'given 1']));
@@ -56,6 +56,67 @@ export function groupCases(bench: Bench): void {
     finish();
     await Promise.all([stopping, running]);
     await other.group.stop();
+  });
+
+  it('S64 S108 gives on what is given back, and leaves alone what stays, whose offsets are taken all the while', async () => {
+    const topic = await bench.topic(4);
+    const groupId = uniqueName('group');
+    const a = bench.holder(groupId, [topic]);
+    await a.holding(4);
+    const tenure = a.tenures[0]!;
+    const { generation } = tenure.membership;
+    const writer = await bench.writer();
+    const committed = async (partition: number, next: number) => {
+      const offsets = [{ topic, partition, next }];
+      expect(await writer.transact([], { membership: tenure.membership, offsets })).toMatchObject({
+        outcome: 'committed',
+      });
+    };
+    await committed(0, 1);
+    const b = bench.holder(groupId, [topic]);
+    const shares = await a.holding(4, 2);
+    expect(tenure.membership.generation).toBeGreaterThan(generation);
+    // Until it is given back it has one owner, the one who holds it.
+    for (const { partition } of shares) await committed(partition, 5);
+    await b.holding(0);
+    const [kept, asked] = [true, false].map((stays) => shares.filter(({ signal }) => signal.aborted !== stays));
+    for (const share of asked!) share.release();
+    expect((await b.holding(2)).map(({ partition }) => partition)).toEqual(asked!.map(({ partition }) => partition));
+    expect(await a.holding(2)).toEqual(kept);
+    for (const { partition } of kept!) await committed(partition, 6);
+    const moved = asked!.map(({ partition }) => ({ topic, partition }));
+    expect(await bench.log.admin.committedOffsets(groupId, moved)).toEqual(moved.map((of) => ({ ...of, next: 5 })));
+    await b.group.stop();
+    // What stayed is what it was from the first.
+    expect((await a.holding(4)).filter((share) => kept!.includes(share))).toEqual(kept);
+    expect([a.tenures.length, tenure.signal.aborted, ...a.errors, ...b.errors]).toEqual([1, false]);
+    await a.group.stop();
+    await a.running;
+    expect([tenure.signal.aborted, ...kept!.map(({ signal }) => signal.aborted)]).toEqual([true, true, true]);
+  });
+
+  it('S67 S108 goes on without a member that does not give back in time, and takes no more of its offsets', async () => {
+    const topic = await bench.topic(2);
+    const groupId = uniqueName('group');
+    const a = bench.holder(groupId, [topic], { rebalanceTimeoutMs: 500 });
+    await a.holding(2);
+    const [tenure] = a.tenures;
+    const b = bench.holder(groupId, [topic]);
+    await eventually(() => expect(b.shares()).toHaveLength(2));
+    expect(tenure!.signal.aborted).toBe(true);
+    expect(a.errors).toEqual([expect.objectContaining({ code: 'LOG_MEMBER_LOST' })]);
+    const writer = await bench.writer();
+    const late = await writer.transact(one(topic, 'late'), {
+      membership: tenure!.membership,
+      offsets: [{ topic, partition: 0, next: 9 }],
+    });
+    expect(late).toMatchObject({ outcome: 'aborted', fenced: 'member' });
+    // It joins anew, with nothing.
+    const [asked] = (await b.holding(2, 1)).filter(({ signal }) => signal.aborted);
+    asked!.release();
+    expect((await a.holding(1)).map(({ partition }) => partition)).toEqual([asked!.partition]);
+    expect(a.tenures).toHaveLength(2);
+    await Promise.all([a.group.stop(), b.group.stop()]);
   });
 
   it('S108 refuses the offsets of an old generation with all that is beside them, and takes those of the current one', async () => {

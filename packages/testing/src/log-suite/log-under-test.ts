@@ -1,4 +1,15 @@
-import type { Assignment, FetchedBatch, Log, LogGroup, LogRecord, LogWriter, OutRecord } from '@headwater/core';
+import type {
+  Assignment,
+  FetchedBatch,
+  GroupOptions,
+  Log,
+  LogGroup,
+  LogRecord,
+  LogWriter,
+  OutRecord,
+  Share,
+  Tenure,
+} from '@headwater/core';
 import { eventually } from '../eventually.js';
 import { uniqueName } from '../unique-name.js';
 
@@ -120,6 +131,31 @@ export class Bench {
         return last;
       });
     return { group, assignments, errors, running, holding };
+  }
+
+  /** A member that gives nothing back by itself. */
+  holder(groupId: string, topics: readonly string[], options: Partial<GroupOptions> = {}) {
+    const group = this.log.group({ groupId, topics, ...options });
+    const tenures: Tenure[] = [];
+    const errors: unknown[] = [];
+    const running = group.hold(
+      async (tenure) => {
+        tenures.push(tenure);
+        await aborted(tenure.signal);
+      },
+      (error) => errors.push(error),
+    );
+    const shares = (): readonly Share[] => tenures.at(-1)?.shares ?? [];
+    /** What it holds, once that is so many partitions, of which so many are asked back. */
+    const holding = (count: number, asked = 0): Promise<readonly Share[]> =>
+      eventually(() => {
+        const held = shares();
+        const back = held.filter(({ signal }) => signal.aborted);
+        if (held.length !== count || back.length !== asked)
+          throw new Error(`it holds ${held.length}, ${back.length} of them asked back; not ${count} and ${asked}`);
+        return held;
+      });
+    return { group, tenures, errors, running, shares, holding };
   }
 }
 

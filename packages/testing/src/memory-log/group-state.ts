@@ -1,9 +1,8 @@
-import type { Membership } from '@headwater/core';
-import { assignSticky } from './sticky-assignment.js';
+import { handOver, type Membership } from '@headwater/core';
 
 export interface JoinRequest {
   readonly topics: readonly string[];
-  /** Partition numbers it had before. */
+  /** Partition numbers it holds. */
   readonly owned: readonly number[];
   readonly sessionTimeoutMs: number;
   readonly rebalanceTimeoutMs: number;
@@ -18,7 +17,7 @@ interface Member {
 }
 
 /** What a member hears from its group. */
-export type Standing = 'current' | 'revoke' | 'unknown' | 'fenced';
+export type Standing = 'current' | 'join-again' | 'unknown' | 'fenced';
 
 /**
  * One group: a generation is made when every member has joined it. Members that do not come in time are thrown out by `remove`, which the
@@ -69,8 +68,8 @@ export class GroupState {
   /** Makes the generation when everybody has joined; `count` tells how many partitions the topics have. */
   settle(count: (topics: readonly string[]) => number): boolean {
     if (!this.#preparing || this.waitsFor().length > 0 || this.#members.size === 0) return false;
-    const owned = new Map([...this.#members].map(([id, { request }]) => [id, request.owned]));
-    const plan = assignSticky(count(this.topics), owned);
+    const claiming = [...this.#members].map(([memberId, { request }]) => ({ memberId, owned: request.owned }));
+    const plan = handOver(count(this.topics), claiming);
     for (const [id, member] of this.#members) {
       member.partitions = plan.get(id)!;
       member.joined = false;
@@ -96,7 +95,7 @@ export class GroupState {
   standing(memberId: string): Standing {
     if (this.#fenced.has(memberId)) return 'fenced';
     if (!this.#members.has(memberId)) return 'unknown';
-    return this.#preparing ? 'revoke' : 'current';
+    return this.#preparing ? 'join-again' : 'current';
   }
 
   /** What the member was given in the generation it joined last; undefined while that is being made. */
@@ -106,7 +105,7 @@ export class GroupState {
     return { generation: this.#generation, partitions: member.partitions };
   }
 
-  /** Offsets are taken from a member of this generation, also while the next one is prepared: the revoke waits for its last commit. */
+  /** Offsets are taken from a member of this generation, also while the next one is prepared. */
   accepts({ memberId, generation }: Membership): boolean {
     // A tool without membership sets offsets, as Kafka lets it.
     if (memberId === '' && generation === -1) return true;

@@ -1,13 +1,21 @@
-import { HeadwaterError, type Assignment, type GroupOptions, type LogGroup } from '@headwater/core';
+import { HeadwaterError, HeldTenure, wholly } from '@headwater/core';
+import type { Assignment, GroupOptions, LogGroup, Membership, Tenure } from '@headwater/core';
 import type { Connection } from './connection.js';
 import type { MemoryCluster } from './memory-cluster.js';
 import type { Standing } from './group-state.js';
-import { groupRunsAlready, instanceFenced } from './refusals.js';
+import { groupRunsAlready, instanceFenced, notGivenBack } from './refusals.js';
 
 const FIRST_BACKOFF_MS = 200;
 const LAST_BACKOFF_MS = 5_000;
 
-type Work = (assignment: Assignment) => Promise<void>;
+type Work = (tenure: Tenure) => Promise<void>;
+type OnError = (error: unknown) => void;
+
+/** What one generation gives a member. */
+interface Given {
+  readonly membership: Membership;
+  readonly partitions: readonly number[];
+}
 
 export class MemoryGroup implements LogGroup {
   readonly #cluster: MemoryCluster;
@@ -20,7 +28,6 @@ export class MemoryGroup implements LogGroup {
   readonly #stopping = new AbortController();
   readonly #stoppable = { order: 0, stop: () => this.stop() } as const;
   #memberId: string | undefined;
-  #owned: readonly number[] = [];
   #running: Promise<void> | undefined;
   #endSilence: () => void = () => undefined;
 
@@ -35,7 +42,11 @@ export class MemoryGroup implements LogGroup {
     connection.adopt(this.#stoppable);
   }
 
-  run(work: Work, onError: (error: unknown) => void = () => undefined): Promise<void> {
+  run(work: (assignment: Assignment) => Promise<void>, onError?: OnError): Promise<void> {
+    return this.hold(wholly(work), onError);
+  }
+
+  hold(work: Work, onError: OnError = () => undefined): Promise<void> {
     if (this.#stopping.signal.aborted) return Promise.resolve();
     if (this.#running !== undefined) return Promise.reject(groupRunsAlready(this.#groupId));
     this.#running = this.#run(work, onError).finally(() => this.#leave());
@@ -48,12 +59,12 @@ export class MemoryGroup implements LogGroup {
     else await this.#running.catch(() => undefined); // `run` has told its caller
   }
 
-  async #run(work: Work, onError: (error: unknown) => void): Promise<void> {
+  async #run(work: Work, onError: OnError): Promise<void> {
     const stopping = this.#stopping.signal;
     let backoffMs = FIRST_BACKOFF_MS;
     while (!stopping.aborted) {
       try {
-        const given = await this.#join();
+        const given = await this.#join([]);
         if (given === undefined) continue;
         backoffMs = FIRST_BACKOFF_MS;
         await this.#hold(given, work, onError);
@@ -68,11 +79,11 @@ export class MemoryGroup implements LogGroup {
   }
 
   /** Joins, and waits for the generation to be made; undefined: the group does not know this member any more, or it stops. */
-  async #join(): Promise<Pick<Assignment, 'membership' | 'partitions'> | undefined> {
+  async #join(owned: readonly number[]): Promise<Given | undefined> {
     const groupId = this.#groupId;
     const request = {
       topics: this.#topics,
-      owned: this.#owned,
+      owned,
       sessionTimeoutMs: this.#sessionTimeoutMs,
       rebalanceTimeoutMs: this.#rebalanceTimeoutMs,
       ...(this.#instanceId !== undefined && { instanceId: this.#instanceId }),
@@ -97,7 +108,6 @@ export class MemoryGroup implements LogGroup {
       if (found.standing === 'fenced') throw this.#fenced();
       if (found.standing === 'unknown') return this.#forgetMember();
       if (found.given !== undefined) {
-        this.#owned = found.given.partitions;
         const { generation, partitions } = found.given;
         return {
           membership: {
@@ -106,7 +116,7 @@ export class MemoryGroup implements LogGroup {
             generation,
             ...(this.#instanceId !== undefined && { instanceId: this.#instanceId }),
           },
-          partitions: this.#topics.flatMap((topic) => partitions.map((partition) => ({ topic, partition }))),
+          partitions,
         };
       }
       await this.#connection.rest(this.#cluster.groupsChanged, this.#sessionTimeoutMs, this.#stopping.signal);
@@ -114,48 +124,82 @@ export class MemoryGroup implements LogGroup {
     return undefined;
   }
 
-  /** From the assignment to its end: resolves when the work has settled and the group may be joined again. */
-  async #hold(given: Pick<Assignment, 'membership' | 'partitions'>, work: Work, onError: (error: unknown) => void) {
-    const revoking = new AbortController();
+  /** From the first assignment to the end of the tenure: resolves when the work has settled and the group may be joined anew. */
+  async #hold({ membership, partitions }: Given, work: Work, onError: OnError): Promise<void> {
     const settled = new AbortController();
-    const revoke = () => revoking.abort();
-    this.#stopping.signal.addEventListener('abort', revoke, { once: true });
-    if (this.#stopping.signal.aborted) revoke();
-    const watching = this.#watch(given.membership.memberId, revoking, settled.signal);
-    await this.#persist({ ...given, signal: revoking.signal }, work, onError);
+    const tenure = new HeldTenure(membership, this.#topics, () => this.#cluster.groupsChanged.ring());
+    tenure.accept(partitions);
+    const stop = () => tenure.end();
+    this.#stopping.signal.addEventListener('abort', stop, { once: true });
+    if (this.#stopping.signal.aborted) stop();
+    const keeping = this.#keep(tenure, settled.signal, onError).catch((error: unknown) => {
+      tenure.end();
+      return { error };
+    });
+    await this.#persist(tenure, work, onError);
     settled.abort();
-    const standing = await watching;
-    this.#stopping.signal.removeEventListener('abort', revoke);
-    if (standing === 'fenced') throw this.#fenced();
+    const kept = await keeping;
+    this.#stopping.signal.removeEventListener('abort', stop);
+    if (kept !== undefined) throw kept.error;
   }
 
-  /** Aborts `revoking` when the partitions are to be given back, or are lost. */
-  async #watch(memberId: string, revoking: AbortController, settled: AbortSignal): Promise<Standing> {
+  /** Joins again when the group asks for it, or a share was released; ends the tenure when it is lost. */
+  async #keep(tenure: HeldTenure, settled: AbortSignal, onError: OnError): Promise<undefined> {
     const group = this.#cluster.group(this.#groupId);
+    const { memberId } = tenure.membership;
     const call = { request: 'heartbeat', groupId: this.#groupId } as const;
+    const { clock } = this.#connection;
     let standing: Standing = 'current';
+    let askedAt: number | undefined;
     while (!settled.aborted) {
       // An unheard heartbeat changes nothing; the next one tells.
       standing = await this.#connection.request(call, () => group.standing(memberId)).catch(() => standing);
-      if (standing !== 'current') revoking.abort();
-      if (standing === 'unknown' || standing === 'fenced') {
-        this.#forgetMember();
-        return standing;
+      if (standing === 'fenced') throw this.#fenced();
+      if (standing === 'unknown') {
+        tenure.end();
+        return this.#forgetMember();
       }
-      await this.#connection.rest(this.#cluster.groupsChanged, this.#sessionTimeoutMs / 3, settled);
+      askedAt = tenure.returning.length === 0 ? undefined : (askedAt ?? clock.elapsed());
+      const leftMs = askedAt === undefined ? Infinity : askedAt + this.#rebalanceTimeoutMs - clock.elapsed();
+      if (leftMs <= 0) {
+        report(notGivenBack(this.#groupId, tenure.returning), onError);
+        tenure.end();
+        return this.#quit(memberId);
+      }
+      const mustJoin = standing === 'join-again' || tenure.owing || tenure.joining;
+      if (mustJoin && !tenure.signal.aborted && !settled.aborted) await this.#joinAgain(tenure, settled);
+      else
+        await this.#connection.rest(this.#cluster.groupsChanged, Math.min(this.#sessionTimeoutMs / 3, leftMs), settled);
     }
-    return standing;
+    return undefined;
+  }
+
+  async #joinAgain(tenure: HeldTenure, settled: AbortSignal): Promise<void> {
+    tenure.join();
+    try {
+      const given = await this.#join(tenure.claims);
+      // In a generation it missed, others may have been given what it held.
+      if (given === undefined || given.membership.generation > tenure.generation + 1) return tenure.end();
+      tenure.renew(given.membership.generation);
+      tenure.accept(given.partitions);
+    } catch (error) {
+      if (error instanceof HeadwaterError && !error.retryable) throw error;
+      await this.#connection.clock.wait(FIRST_BACKOFF_MS, settled);
+    }
   }
 
   /** Runs the work until the signal; work that fails before is reported and run again. */
-  async #persist(assignment: Assignment, work: Work, onError: (error: unknown) => void): Promise<void> {
-    const { signal } = assignment;
+  async #persist(tenure: HeldTenure, work: Work, onError: OnError): Promise<void> {
+    const { signal } = tenure;
     let backoffMs = FIRST_BACKOFF_MS;
     while (!signal.aborted) {
+      tenure.begin();
       try {
-        await work(assignment);
+        await work(tenure);
+        tenure.rest();
         while (!signal.aborted) await this.#connection.clock.wait(this.#sessionTimeoutMs, signal);
       } catch (error) {
+        tenure.rest();
         report(error, onError);
         await this.#connection.clock.wait(backoffMs, signal);
         backoffMs = Math.min(backoffMs * 2, LAST_BACKOFF_MS);
@@ -185,21 +229,25 @@ export class MemoryGroup implements LogGroup {
   #forgetMember(): undefined {
     this.#endSilence();
     this.#memberId = undefined;
-    this.#owned = [];
     return undefined;
   }
 
   async #leave(): Promise<void> {
     this.#connection.dismiss(this.#stoppable);
     const memberId = this.#memberId;
+    if (memberId === undefined) return;
+    if (this.#instanceId === undefined) return this.#quit(memberId);
     // A static member keeps its place for a restart within its session.
-    if (memberId !== undefined && this.#instanceId === undefined) {
-      const call = { request: 'leave', groupId: this.#groupId } as const;
-      await this.#connection
-        .request(call, () => this.#cluster.leave(this.#groupId, memberId))
-        .catch(() => this.#cluster.silent(this.#groupId, memberId, this.#sessionTimeoutMs));
-    } else if (memberId !== undefined) this.#cluster.silent(this.#groupId, memberId, this.#sessionTimeoutMs);
+    this.#cluster.silent(this.#groupId, memberId, this.#sessionTimeoutMs);
     this.#forgetMember();
+  }
+
+  async #quit(memberId: string): Promise<undefined> {
+    const call = { request: 'leave', groupId: this.#groupId } as const;
+    await this.#connection
+      .request(call, () => this.#cluster.leave(this.#groupId, memberId))
+      .catch(() => this.#cluster.silent(this.#groupId, memberId, this.#sessionTimeoutMs));
+    return this.#forgetMember();
   }
 }
 

@@ -181,12 +181,22 @@ class MemoryWriterTransaction implements LogTransaction {
 
   async #addOffsets({ membership, offsets }: GroupOffsets): Promise<void> {
     const writer = this.#writer!;
-    const { groupId } = membership;
+    const { groupId, memberId } = membership;
     const call = { request: 'offsets', transactionalId: writer.transactionalId, groupId } as const;
     this.#entered = true;
-    await this.#connection.ask(call, this.#cluster.logChanged, () =>
-      this.#cluster.addOffsets(writer, membership, offsets),
-    );
+    for (;;) {
+      // As sent: a late request is of the generation of its time.
+      const { generation } = membership;
+      const now = { groupId, memberId, generation };
+      try {
+        await this.#connection.ask(call, this.#cluster.logChanged, () =>
+          this.#cluster.addOffsets(writer, now, offsets),
+        );
+        return;
+      } catch (cause) {
+        if (fencedWho(cause) !== 'member' || (await membership.renewed?.(generation)) !== true) throw cause;
+      }
+    }
   }
 }
 

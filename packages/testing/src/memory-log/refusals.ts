@@ -80,6 +80,14 @@ export const groupRunsAlready = (groupId: string) =>
     groupId,
   });
 
+export const notGivenBack = (groupId: string, partitions: readonly number[]) =>
+  refusal(
+    'LOG_MEMBER_LOST',
+    `the group ${groupId} goes on without this member: it did not give back partition ${partitions.join(', ')} in time. It joins again when its work has ended.`,
+    { groupId, partitions },
+    true,
+  );
+
 export const notCopartitioned = (groupId: string, counts: Readonly<Record<string, number>>) =>
   refusal(
     'LOG_NOT_COPARTITIONED',

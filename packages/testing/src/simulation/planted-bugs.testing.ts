@@ -2,7 +2,7 @@ import {
   partitionOf,
   recordsOf,
   stateTopicOf,
-  type Assignment,
+  type Tenure,
   type FetchedBatch,
   type GroupOffsets,
   type Log,
@@ -295,25 +295,33 @@ function repeating(reader: LogReader): LogReader {
   });
 }
 
-/** Does not await the work of a revoked assignment, and commits under whatever membership is the newest. */
+/** Gives back at once what it is asked for, whatever is in work, and commits under whatever membership is the newest. */
 function hasty(log: Log): Log {
-  let newest: Assignment | undefined;
+  let newest: Tenure | undefined;
   const late = writing((writer, records, offsets) =>
     writer.transact(records, offsets && newest && { ...offsets, membership: newest.membership }),
   );
+  const giveBack = async (tenure: Tenure) => {
+    while (!tenure.signal.aborted) {
+      for (const share of tenure.shares) share.signal.addEventListener('abort', () => share.release(), { once: true });
+      await tenure.next();
+    }
+  };
   return {
     ...late(log),
     group: (options) => {
       const group = log.group(options);
       return {
         stop: () => group.stop(),
-        run: (work, onError) =>
-          group.run((assignment) => {
-            newest = assignment;
+        run: (work, onError) => group.run(work, onError),
+        hold: (work, onError) =>
+          group.hold((tenure) => {
+            newest = tenure;
             const over = new Promise<void>((resolve) => {
-              assignment.signal.addEventListener('abort', () => resolve());
+              tenure.signal.addEventListener('abort', () => resolve());
             });
-            return Promise.race([work(assignment), over]);
+            void giveBack(tenure);
+            return Promise.race([work(tenure), over]);
           }, onError),
       };
     },

@@ -1,7 +1,22 @@
 export interface CoPartitionMember {
   readonly memberId: string;
-  /** Partition numbers it had in the previous generation. */
+  /** Partition numbers it holds, also those it was asked for and has not given back. */
   readonly owned: readonly number[];
+}
+
+/**
+ * Member → what it may have in the next generation: its share of `assignCoPartitions` without what another member still holds. Whoever holds
+ * more than this gives it back and joins again; only then somebody else gets it (KIP-429). So no number ever has two owners, and who keeps its
+ * numbers is not disturbed.
+ */
+export function handOver(
+  partitionCount: number,
+  members: readonly CoPartitionMember[],
+): ReadonlyMap<string, readonly number[]> {
+  const isFree = (n: number, memberId: string) =>
+    !members.some((other) => other.memberId !== memberId && other.owned.includes(n));
+  const target = assignCoPartitions(partitionCount, members);
+  return new Map([...target].map(([memberId, numbers]) => [memberId, numbers.filter((n) => isFree(n, memberId))]));
 }
 
 /**

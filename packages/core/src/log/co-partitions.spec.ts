@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { assignCoPartitions, type CoPartitionMember } from './assignment.js';
+import { assignCoPartitions, handOver, type CoPartitionMember } from './co-partitions.js';
 
 describe('co-partition assignment', () => {
   const member = (memberId: string, ...owned: number[]): CoPartitionMember => ({ memberId, owned });
@@ -29,6 +29,15 @@ describe('co-partition assignment', () => {
     expect(plan(4, member('a', 1, 3), member('b', 0, 2))).toEqual({ a: [1, 3], b: [0, 2] });
     expect(plan(4, member('a', 0, 1, 2, 3), member('b'))).toEqual({ a: [0, 1], b: [2, 3] });
     expect(plan(5, member('a'), member('b', 2, 3, 4))).toEqual({ a: [0, 1], b: [2, 3, 4] });
+  });
+
+  it('gives nobody what somebody else holds, until that is given back', () => {
+    const handed = (...members: CoPartitionMember[]) => Object.fromEntries(handOver(4, members));
+    expect(handed(member('a', 0, 1, 2, 3), member('b'))).toEqual({ a: [0, 1], b: [] });
+    expect(handed(member('a', 0, 1, 3), member('b'))).toEqual({ a: [0, 1], b: [2] });
+    expect(handed(member('a', 0, 1), member('b'))).toEqual({ a: [0, 1], b: [2, 3] });
+    // Two that hold the same: neither may go on with it.
+    expect(handed(member('a', 0, 1), member('b', 1, 2, 3))).toEqual({ a: [0], b: [2, 3] });
   });
 
   it('does not depend on the order of the members', () => {

@@ -1,0 +1,246 @@
+import { describe, expect, it } from '@jest/globals';
+import { handOver } from './co-partitions.js';
+import type { Share, Tenure } from './log.js';
+import { HeldTenure, wholly } from './tenure.js';
+
+const TOPICS = ['a', 'b'];
+const identity = (memberId: string, generation: number) => ({ groupId: 'group', memberId, generation });
+const tenureOf = (numbers: readonly number[], generation = 1) => {
+  const changes: number[] = [];
+  const tenure = new HeldTenure(identity('m', generation), TOPICS, () => changes.push(changes.length));
+  tenure.accept(numbers);
+  tenure.begin();
+  return { tenure, changes };
+};
+const numbers = (tenure: Tenure) => tenure.shares.map(({ partition }) => partition);
+const returning = (tenure: Tenure) => tenure.shares.filter(({ signal }) => signal.aborted).map((of) => of.partition);
+
+describe('tenure', () => {
+  it('asks back what a generation does not give, and leaves the rest alone', async () => {
+    const { tenure, changes } = tenureOf([0, 1, 2]);
+    expect(tenure.shares[1]!.partitions).toEqual(TOPICS.map((topic) => ({ topic, partition: 1 })));
+    const [first, second] = tenure.shares as [Share, Share];
+    tenure.join();
+    tenure.renew(2);
+    tenure.accept([1, 2, 3]);
+    expect([numbers(tenure), returning(tenure)]).toEqual([[0, 1, 2, 3], [0]]);
+    expect(tenure.shares[1]).toBe(second);
+    // Held until it is given back, whatever generation it is.
+    expect([tenure.claims, tenure.owing]).toEqual([[0, 1, 2, 3], false]);
+    first.release();
+    first.release();
+    expect([tenure.claims, tenure.owing, changes.length]).toEqual([[1, 2, 3], true, 1]);
+    tenure.join();
+    expect(tenure.owing).toBe(false);
+  });
+
+  it('refuses what nobody asked for', () => {
+    const { tenure } = tenureOf([0]);
+    expect(() => tenure.shares[0]!.release()).toThrow(expect.objectContaining({ code: 'LOG_SHARE_NOT_ASKED' }));
+    expect(numbers(tenure)).toEqual([0]);
+  });
+
+  it('gives again as another share what a later generation gives before it was released', () => {
+    const { tenure } = tenureOf([0, 1]);
+    const [share] = tenure.shares;
+    tenure.accept([1]);
+    tenure.accept([0, 1]);
+    expect(returning(tenure)).toEqual([0]);
+    share!.release();
+    expect([numbers(tenure), returning(tenure), tenure.owing]).toEqual([[0, 1], [], false]);
+    expect(tenure.shares[0]).not.toBe(share);
+  });
+
+  it('owes nothing for what it released during a join that gives it back', () => {
+    const { tenure } = tenureOf([0, 1]);
+    tenure.accept([1]);
+    const [share] = tenure.shares;
+    tenure.join();
+    share!.release();
+    expect(tenure.owing).toBe(true);
+    tenure.accept([0, 1]);
+    expect([tenure.owing, returning(tenure)]).toEqual([false, []]);
+  });
+
+  it('releases by itself what is asked for while nobody works', () => {
+    const { tenure, changes } = tenureOf([0, 1, 2]);
+    tenure.accept([1, 2]);
+    tenure.rest();
+    expect([numbers(tenure), changes.length]).toEqual([[1, 2], 1]);
+    tenure.accept([2]);
+    expect([numbers(tenure), changes.length]).toEqual([[2], 2]);
+  });
+
+  it('tells at its end everybody who waits', async () => {
+    const { tenure, changes } = tenureOf([0]);
+    const [share] = tenure.shares;
+    tenure.join();
+    const waiting = Promise.all([tenure.next(), tenure.membership.renewed!(1)]);
+    tenure.end();
+    expect(await waiting).toEqual([undefined, false]);
+    expect([tenure.signal.aborted, share!.signal.aborted, changes.length]).toEqual([true, true, 1]);
+    share!.release();
+    tenure.accept([4]);
+    expect([numbers(tenure), tenure.returning]).toEqual([[0], []]);
+    await tenure.next();
+  });
+
+  it('has offsets that were refused wait for the generation that is being joined, and for nothing else', async () => {
+    const { tenure } = tenureOf([0], 4);
+    const { membership } = tenure;
+    expect(await membership.renewed!(4)).toBe(false);
+    tenure.join();
+    const renewed = membership.renewed!(4);
+    tenure.renew(5);
+    expect([await renewed, membership.generation]).toEqual([true, 5]);
+    // Refused late, when it is in the next one already.
+    expect(await membership.renewed!(4)).toBe(true);
+  });
+
+  it('works wholly anew when something is given or asked back, and commits nothing under what is over', async () => {
+    const { tenure } = tenureOf([0, 1]);
+    const seen: {
+      readonly had: readonly number[];
+      readonly generation: () => number;
+      renewed: () => Promise<boolean>;
+    }[] = [];
+    const working = wholly(async ({ partitions, signal, membership }) => {
+      const had = partitions.filter(({ topic }) => topic === 'b').map(({ partition }) => partition);
+      const renewed = () => membership.renewed!(membership.generation - 1);
+      seen.push({ had, generation: () => membership.generation, renewed });
+      await new Promise((resolve) => signal.addEventListener('abort', resolve));
+    })(tenure);
+    const turn = () => new Promise((resolve) => setImmediate(resolve));
+    // The next generation leaves it as it is.
+    tenure.renew(2);
+    tenure.accept([0, 1]);
+    await turn();
+    expect(seen.map(({ had }) => had)).toEqual([[0, 1]]);
+    expect([seen[0]!.generation(), await seen[0]!.renewed()]).toEqual([2, true]);
+    tenure.accept([1]);
+    await turn();
+    tenure.renew(3);
+    tenure.accept([1, 2]);
+    await turn();
+    expect(seen.map(({ had }) => had)).toEqual([[0, 1], [1], [1, 2]]);
+    expect(await Promise.all(seen.map(async (of) => [of.generation(), await of.renewed()]))).toEqual([
+      [1, false],
+      [2, false],
+      [3, true],
+    ]);
+    tenure.end();
+    await working;
+  });
+
+  it('S64 S75 never has two owners of a partition, and one each in the end, over random histories', () => {
+    const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
+    const random = seededRandom(seed);
+    for (let history = 0; history < 300; history++) {
+      const group = new Group(1 + Math.floor(random() * 12), random);
+      for (let step = 0; step < 150; step++) {
+        group.step();
+        expect({ seed, history, step, doubled: group.doubled() }).toMatchObject({ doubled: [] });
+      }
+      expect({ seed, history, sizes: group.settle() }).toEqual({ seed, history, sizes: group.fairSizes() });
+    }
+  });
+});
+
+/** A group of members in one of all the orders in which its messages may come. A member that it threw out goes on for a while. */
+class Group {
+  readonly #members = new Map<
+    string,
+    { readonly tenure: HeldTenure; claims?: readonly number[]; given?: readonly number[] }
+  >();
+  readonly #count: number;
+  readonly #random: () => number;
+  #generation = 1;
+  #preparing = false;
+  #ids = 0;
+
+  constructor(count: number, random: () => number) {
+    this.#count = count;
+    this.#random = random;
+    this.#join();
+  }
+
+  step(): void {
+    const dice = this.#random();
+    if (dice < 0.03) this.#join();
+    else if (dice < 0.05 && this.#members.size > 1) this.#leave();
+    else this.#go();
+  }
+
+  /** Partitions that two members of the present generation hold. */
+  doubled(): number[] {
+    const held = [...this.#members.values()].flatMap(({ tenure }) => tenure.claims);
+    return held.filter((n, i) => held.indexOf(n) !== i);
+  }
+
+  settle(): number[] {
+    for (let step = 0; step < 5_000; step++) this.#go();
+    expect([...this.#members.values()].flatMap(({ tenure }) => tenure.claims).sort((a, b) => a - b)).toEqual(
+      Array.from({ length: this.#count }, (_, n) => n),
+    );
+    return [...this.#members.values()].map(({ tenure }) => tenure.claims.length).sort((a, b) => a - b);
+  }
+
+  fairSizes(): number[] {
+    const size = this.#members.size;
+    return Array.from({ length: size }, (_, i) => Math.floor((this.#count + i) / size)).sort((a, b) => a - b);
+  }
+
+  /** Something that any member, or the group, may do next. */
+  #go(): void {
+    const members = [...this.#members.values()];
+    const member = members[Math.floor(this.#random() * members.length)]!;
+    const { tenure } = member;
+    const asked = tenure.shares.find(({ signal }) => signal.aborted);
+    if (asked !== undefined && this.#random() < 0.5) asked.release();
+    else if (member.given !== undefined) {
+      tenure.renew(this.#generation);
+      tenure.accept(member.given);
+      delete member.given;
+    } else if (member.claims === undefined && (this.#preparing || tenure.owing)) {
+      tenure.join();
+      member.claims = tenure.claims;
+      this.#preparing = true;
+    }
+    // Whoever has not heard of the former generation has no claims told for the next.
+    if (!this.#preparing || members.some(({ claims, given }) => claims === undefined || given !== undefined)) return;
+    const plan = handOver(
+      this.#count,
+      [...this.#members].map(([memberId, { claims }]) => ({ memberId, owned: claims! })),
+    );
+    for (const [id, of] of this.#members) {
+      of.given = plan.get(id)!;
+      delete of.claims;
+    }
+    this.#generation++;
+    this.#preparing = false;
+  }
+
+  #join(): void {
+    const id = `m${++this.#ids}`;
+    const tenure = new HeldTenure(identity(id, this.#generation), TOPICS, () => undefined);
+    tenure.begin();
+    this.#members.set(id, { tenure, claims: [] });
+    this.#preparing = true;
+  }
+
+  #leave(): void {
+    const ids = [...this.#members.keys()];
+    this.#members.delete(ids[Math.floor(this.#random() * ids.length)]!);
+    this.#preparing = true;
+  }
+}
+
+function seededRandom(seed: number): () => number {
+  let state = seed >>> 0 || 1;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) / 2 ** 32;
+  };
+}

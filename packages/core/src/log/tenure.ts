@@ -1,0 +1,275 @@
+import { HeadwaterError } from '../errors/headwater.error.js';
+import type { Assignment, Membership, Share, Tenure } from './log.js';
+
+type Identity = Pick<Membership, 'groupId' | 'memberId' | 'instanceId'>;
+
+/**
+ * The bookkeeping of a tenure, for drivers: a driver tells it of every generation, the work releases what it is asked for.
+ *
+ * A share is held until it is released, whatever generation it is; a driver's join tells the group of all that is held (`claims`), and a group
+ * gives nothing on that somebody claims. So a member that took part in every generation may commit for all it holds in any of them. One that
+ * missed a generation may not: `end` it.
+ */
+export class HeldTenure implements Tenure {
+  readonly membership: Membership;
+  readonly #topics: readonly string[];
+  readonly #changed: () => void;
+  readonly #over = new AbortController();
+  readonly #more = new Bell();
+  readonly #renewals = new Bell();
+  #shares: readonly HeldShare[] = [];
+  #given: ReadonlySet<number> = new Set();
+  #generation: number;
+  #joining = false;
+  #working = false;
+  /** Released, and not told to the group. */
+  readonly #owed = new Set<number>();
+
+  /** `changed`: called when something was released, and at the end. */
+  constructor(identity: Identity & { readonly generation: number }, topics: readonly string[], changed: () => void) {
+    this.membership = new TenureMembership(identity, this);
+    this.#generation = identity.generation;
+    this.#topics = topics;
+    this.#changed = changed;
+  }
+
+  get shares(): readonly Share[] {
+    return this.#shares;
+  }
+
+  get signal(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** The partition numbers to tell when joining. */
+  get claims(): readonly number[] {
+    return this.#shares.map(({ partition }) => partition);
+  }
+
+  /** Something was released that the group does not know to be free: join again, so that it can give it on. */
+  get owing(): boolean {
+    return this.#owed.size > 0;
+  }
+
+  /** Asked back and not released; nothing once everything is lost. */
+  get returning(): readonly number[] {
+    if (this.#over.signal.aborted) return [];
+    return this.#shares.filter(({ signal }) => signal.aborted).map(({ partition }) => partition);
+  }
+
+  /** Whether the member is about to be in another generation. Offsets that the log refuses meanwhile wait for that. */
+  get joining(): boolean {
+    return this.#joining;
+  }
+
+  /** The claims as they are now are told to the group. */
+  join(): void {
+    this.#joining = true;
+    this.#owed.clear();
+  }
+
+  /** The group took the member into this generation. */
+  renew(generation: number): void {
+    this.#generation = generation;
+    this.#renewals.ring();
+  }
+
+  /** What this generation gives the member; what it holds besides is asked back. The join is over. */
+  accept(numbers: readonly number[]): void {
+    if (this.#over.signal.aborted) return;
+    this.#joining = false;
+    this.#given = new Set(numbers);
+    for (const n of numbers) this.#owed.delete(n);
+    for (const share of this.#shares) if (!this.#given.has(share.partition)) this.#revoke(share);
+    this.#fill();
+    this.#renewals.ring();
+  }
+
+  /** The work begins: from now on what is asked back is its to release. */
+  begin(): void {
+    this.#working = true;
+    this.#releaseReturning();
+  }
+
+  /** The work has settled. */
+  rest(): void {
+    this.#working = false;
+    this.#releaseReturning();
+  }
+
+  /** Everything is lost. */
+  end(): void {
+    if (this.#over.signal.aborted) return;
+    this.#joining = false;
+    this.#over.abort();
+    for (const share of this.#shares) share.end();
+    this.#more.ring();
+    this.#renewals.ring();
+    this.#changed();
+  }
+
+  next(): Promise<void> {
+    return this.#over.signal.aborted ? Promise.resolve() : this.#more.next();
+  }
+
+  async renewed(stale: number): Promise<boolean> {
+    while (this.#generation === stale && this.#joining) await this.#renewals.next();
+    return this.#generation !== stale && !this.#over.signal.aborted;
+  }
+
+  #fill(): void {
+    const missing = [...this.#given].filter((n) => !this.claims.includes(n));
+    const fresh = missing.map((n) => new HeldShare(n, this.#topics, (share) => this.#release(share)));
+    if (fresh.length === 0) return;
+    this.#shares = [...this.#shares, ...fresh].sort((a, b) => a.partition - b.partition);
+    this.#more.ring();
+  }
+
+  #revoke(share: HeldShare): void {
+    share.end();
+    if (!this.#working) this.#release(share);
+  }
+
+  #releaseReturning(): void {
+    for (const share of this.#shares) if (share.signal.aborted) this.#release(share);
+  }
+
+  #release(share: HeldShare): void {
+    if (this.#over.signal.aborted || !this.#shares.includes(share)) return;
+    if (!share.signal.aborted) throw notAsked(this.membership.groupId, share.partition);
+    this.#shares = this.#shares.filter((held) => held !== share);
+    // A later generation may have given it to this member again.
+    if (this.#given.has(share.partition)) return this.#fill();
+    this.#owed.add(share.partition);
+    this.#changed();
+  }
+}
+
+/** A change before the wait is not remembered: look first, then wait. */
+class Bell {
+  #waiting: (() => void)[] = [];
+
+  ring(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
+  }
+
+  next(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+}
+
+class TenureMembership implements Membership {
+  readonly groupId: string;
+  readonly memberId: string;
+  readonly instanceId?: string;
+  readonly #tenure: HeldTenure;
+
+  constructor({ groupId, memberId, instanceId }: Identity, tenure: HeldTenure) {
+    this.groupId = groupId;
+    this.memberId = memberId;
+    if (instanceId !== undefined) this.instanceId = instanceId;
+    this.#tenure = tenure;
+  }
+
+  get generation(): number {
+    return this.#tenure.generation;
+  }
+
+  renewed(stale: number): Promise<boolean> {
+    return this.#tenure.renewed(stale);
+  }
+}
+
+class HeldShare implements Share {
+  readonly partition: number;
+  readonly partitions: Share['partitions'];
+  readonly #asked = new AbortController();
+  readonly #release: (share: HeldShare) => void;
+
+  constructor(partition: number, topics: readonly string[], release: (share: HeldShare) => void) {
+    this.partition = partition;
+    this.partitions = topics.map((topic) => ({ topic, partition }));
+    this.#release = release;
+  }
+
+  get signal(): AbortSignal {
+    return this.#asked.signal;
+  }
+
+  release(): void {
+    this.#release(this);
+  }
+
+  end(): void {
+    this.#asked.abort();
+  }
+}
+
+/** The work on a tenure of which every change is an end and a new beginning. */
+export function wholly(work: (assignment: Assignment) => Promise<void>): (tenure: Tenure) => Promise<void> {
+  return async (tenure) => {
+    while (!tenure.signal.aborted) {
+      const { shares } = tenure;
+      const over = new AbortController();
+      const end = () => over.abort();
+      const signals = [tenure.signal, ...shares.map(({ signal }) => signal)];
+      for (const signal of signals) signal.addEventListener('abort', end);
+      void tenure.next().then(end);
+      const membership = new AssignmentMembership(tenure.membership);
+      try {
+        const partitions = shares.flatMap((share) => share.partitions).sort(byTopic);
+        await work({ membership, partitions, signal: over.signal });
+        if (!over.signal.aborted) await new Promise((resolve) => over.signal.addEventListener('abort', resolve));
+      } finally {
+        membership.end();
+        for (const signal of signals) signal.removeEventListener('abort', end);
+      }
+      for (const share of tenure.shares) if (share.signal.aborted) share.release();
+    }
+  };
+}
+
+/** Of the work on one assignment. When that is over it is of a generation that is over, so that nothing more is taken under it. */
+class AssignmentMembership implements Membership {
+  readonly groupId: string;
+  readonly memberId: string;
+  readonly instanceId?: string;
+  readonly #of: Membership;
+  #last: number | undefined;
+
+  constructor(of: Membership) {
+    this.groupId = of.groupId;
+    this.memberId = of.memberId;
+    if (of.instanceId !== undefined) this.instanceId = of.instanceId;
+    this.#of = of;
+  }
+
+  get generation(): number {
+    return this.#last ?? this.#of.generation;
+  }
+
+  async renewed(stale: number): Promise<boolean> {
+    if (this.#last !== undefined || this.#of.renewed === undefined) return false;
+    return this.#of.renewed(stale);
+  }
+
+  end(): void {
+    this.#last ??= this.#of.generation - 1;
+  }
+}
+
+function byTopic(a: { readonly topic: string }, b: { readonly topic: string }): number {
+  return a.topic < b.topic ? -1 : a.topic > b.topic ? 1 : 0;
+}
+
+function notAsked(groupId: string, partition: number): HeadwaterError {
+  return new HeadwaterError(
+    'LOG_SHARE_NOT_ASKED',
+    `partition ${partition} of group ${groupId} was released though nobody asked for it. Release a share after its signal has aborted; stop the member to give back all.`,
+    { facts: { groupId, partition } },
+  );
+}

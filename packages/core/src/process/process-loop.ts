@@ -61,6 +61,7 @@ export class ProcessLoop {
   #closing = false;
   #committing: Promise<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
+  #batches = 0;
   #openedAt: number | undefined;
   #movedAt: number | undefined;
   /** Ends the fetch under way: it is not for all tasks. */
@@ -159,7 +160,7 @@ export class ProcessLoop {
 
   #startPumps(): void {
     if (this.#closing || this.#context.pause.isPaused) return;
-    for (const task of this.#tasks.values()) {
+    for (const task of this.#inTurn()) {
       if (this.#room.left <= 0) return;
       if (this.#pumping.has(task) || this.#mayNotBegin(task) || !task.hasWork) continue;
       const pumping = task
@@ -171,6 +172,13 @@ export class ProcessLoop {
         });
       this.#pumping.set(task, pumping);
     }
+  }
+
+  /** Another task first in each batch: a busy one could fill it, one unit for one that may be refused (P11), and the others would never have their turn. */
+  #inTurn(): readonly Task[] {
+    const tasks = [...this.#tasks.values()];
+    const first = this.#batches % Math.max(1, tasks.length);
+    return [...tasks.slice(first), ...tasks.slice(0, first)];
   }
 
   /** It goes, or the next transaction has to take it first. */
@@ -301,6 +309,7 @@ export class ProcessLoop {
 
   /** A new batch begins. Units that the log may refuse go alone. */
   #widen(): void {
+    this.#batches++;
     const { suspects, limits } = this.#context;
     const waiting = [...this.#tasks.values()].some(({ units }) => units > 0);
     if (suspects.narrowing) this.#room.left = waiting ? 0 : 1;

@@ -36,3 +36,44 @@ it('S45 finds and parks the record whose output is refused while another partiti
     await log.close();
   });
 });
+
+it('S45 finds the record whose output is refused while another partition has more to handle than it will ever be through with', async () => {
+  const clock = virtualClock(1);
+  const log = memoryLog({ clock });
+  const definition: ProcessorDefinition = {
+    name: 'busy',
+    inputs: ['input'],
+    onRecord({ partition, key, value }, context) {
+      context.send({ topic: 'output', partition, key, value: key!.toString() === 'big' ? Buffer.alloc(5_000) : value });
+    },
+  };
+  await clock.run(async () => {
+    const of = (topic: string) => ({ topic, partitions: 2, cleanupPolicy: 'delete' }) as const;
+    await log.admin.ensureTopics([
+      of('input'),
+      { ...of('output'), config: { 'max.message.bytes': '1000' } },
+      of(parkedTopicOf('busy')),
+      of(stateTopicOf('busy')),
+    ]);
+    const producer = log.writer({ transactionalId: 'producer' });
+    await producer.fence();
+    const records = Array.from({ length: 2_000 }, (_, n) => ({
+      topic: 'input',
+      partition: n < 1_990 ? 0 : 1,
+      key: Buffer.from(n === 1_995 ? 'big' : `${n}`),
+      value: Buffer.from('x'),
+    }));
+    await producer.transact(records);
+    // Each request takes its time, so that there is a backlog to look at.
+    const { log: slow } = log.client({ clock, latencyMs: () => 5 });
+    const options = { log: slow, clock, logger: silentLogger, instanceId: 'one', maxBatchRecords: 100 };
+    const runner = new ProcessRunner(definition, options);
+    const parked = async () => (await log.admin.offsets(parkedTopicOf('busy')))[1]!.high > 0;
+    while (!(await parked())) await clock.wait(10);
+    const [busy, guilty] = await log.admin.lag('headwater.busy', ['input']);
+    expect([busy!.lag > 1_000, guilty!.lag < 10]).toEqual([true, true]);
+    await runner.stop();
+    await slow.close();
+    await log.close();
+  });
+});

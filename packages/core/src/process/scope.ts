@@ -11,6 +11,9 @@ export class Scope implements ProcessContext {
   readonly #writes: WriteSet;
   readonly #onTimer: ((id: string) => void) | undefined;
   #over = false;
+  /** The key asked for last, and its entry: most handlers read what they write. */
+  #key: string | undefined;
+  #entry = '';
 
   /** `onTimer` is told of each timer that is set or cancelled. */
   constructor(writes: WriteSet, now: number, onTimer?: (id: string) => void) {
@@ -28,15 +31,15 @@ export class Scope implements ProcessContext {
   }
 
   get(key: string): Buffer | undefined {
-    return this.#open().get(`s:${key}`);
+    return this.#open().get(this.#entryOf(key));
   }
 
   put(key: string, value: Buffer): void {
-    this.#open().set(`s:${key}`, value);
+    this.#open().set(this.#entryOf(key), value);
   }
 
   delete(key: string): void {
-    this.#open().set(`s:${key}`, null);
+    this.#open().set(this.#entryOf(key), null);
   }
 
   set(id: string, atMs: number): void {
@@ -62,6 +65,14 @@ export class Scope implements ProcessContext {
   /** The handler has returned: what it still tries to do would land in another record's transaction. */
   end(): void {
     this.#over = true;
+  }
+
+  #entryOf(key: string): string {
+    if (key !== this.#key) {
+      this.#key = key;
+      this.#entry = `s:${key}`;
+    }
+    return this.#entry;
   }
 
   #open(): WriteSet {

@@ -14,7 +14,7 @@ export type { Health, Logger, Running } from './lifecycle/running.js';
 export { prometheusText } from './lifecycle/metric.js';
 export type { Metric } from './lifecycle/metric.js';
 export { assignCoPartitions, handOver } from './log/co-partitions.js';
-export type { CoPartitionMember } from './log/co-partitions.js';
+export type { CoPartitionMember, HandOver } from './log/co-partitions.js';
 export { HeldTenure, wholly } from './log/tenure.js';
 export { headerText, textHeaders } from './log/headers.js';
 export { readCommitted } from './log/read-committed.js';

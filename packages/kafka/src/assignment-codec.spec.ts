@@ -4,11 +4,13 @@ import { ByteWriter } from './bytes.js';
 
 describe('subscriptions and assignments', () => {
   it('are read back as they were written', () => {
-    expect(decodeOwned(encodeSubscription(['t', 'u'], [4, 2]))).toEqual([4, 2]);
-    expect(decodeOwned(encodeSubscription(['t'], []))).toEqual([]);
-    const all = ['t', 'u'].flatMap((topic) => [1, 2].map((partition) => ({ topic, partition })));
-    expect(decodeAssignment(encodeAssignment(['t', 'u'], [1, 2]))).toEqual(all);
-    expect(decodeAssignment(encodeAssignment(['t'], []))).toEqual([]);
+    expect(decodeOwned(encodeSubscription(['t', 'u'], [4, 2], 7))).toEqual([4, 2]);
+    expect(decodeOwned(encodeSubscription(['t'], [], -1))).toEqual([]);
+    for (const handOver of [
+      { given: [1, 2], asked: [3], coming: [0, 4] },
+      { given: [], asked: [], coming: [] },
+    ])
+      expect(decodeAssignment(encodeAssignment(['t', 'u'], handOver))).toEqual(handOver);
   });
 
   it('S72 take an assignment only from a member of ours, and what was owned from any version and user data', () => {

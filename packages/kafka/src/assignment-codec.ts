@@ -1,7 +1,8 @@
-import type { TopicPartition } from '@headwater/core';
+import type { HandOver, TopicPartition } from '@headwater/core';
 import { ByteReader, ByteWriter } from './bytes.js';
 
-const VERSION = 1;
+/** With the generation, so that no two joins of a member that knows of different ones look alike: the broker takes those for a repetition. */
+const VERSION = 2;
 
 /**
  * User data of every subscription and assignment. It tells an assignment made by a member of ours from one made by the broker or a foreign
@@ -10,11 +11,11 @@ const VERSION = 1;
 const MARK = Buffer.from('headwater');
 
 /** A member's subscription as Kafka's consumers write it, so that tools can show it. */
-export function encodeSubscription(topics: readonly string[], owned: readonly number[]): Buffer {
+export function encodeSubscription(topics: readonly string[], owned: readonly number[], generation: number): Buffer {
   const bytes = new ByteWriter().int16(VERSION);
   writeMark(bytes.array(topics, (topic) => bytes.string(topic)));
   writePartitions(bytes, topics, owned);
-  return Buffer.from(bytes.done());
+  return Buffer.from(bytes.int32(generation).done());
 }
 
 /** The partition numbers a subscription says it owned. */
@@ -27,19 +28,26 @@ export function decodeOwned(subscription: Buffer): number[] {
   return [...new Set(readPartitions(reader).map(({ partition }) => partition))];
 }
 
-export function encodeAssignment(topics: readonly string[], partitions: readonly number[]): Buffer {
+export function encodeAssignment(topics: readonly string[], { given, asked, coming }: HandOver): Buffer {
+  const data = new ByteWriter().raw(MARK);
+  for (const numbers of [asked, coming]) data.array(numbers, (n) => data.int32(n));
+  const userData = Buffer.from(data.done());
   const bytes = new ByteWriter().int16(VERSION);
-  writePartitions(bytes, topics, partitions);
-  return Buffer.from(writeMark(bytes).done());
+  writePartitions(bytes, topics, given);
+  return Buffer.from(bytes.bytes(userData).done());
 }
 
 /** Undefined: not made by a member of ours. */
-export function decodeAssignment(assignment: Buffer): TopicPartition[] | undefined {
+export function decodeAssignment(assignment: Buffer): HandOver | undefined {
   if (assignment.length === 0) return undefined;
   const reader = new ByteReader(assignment);
   reader.int16();
-  const partitions = readPartitions(reader);
-  return readUserData(reader).equals(MARK) ? partitions : undefined;
+  const given = [...new Set(readPartitions(reader).map(({ partition }) => partition))];
+  const data = readUserData(reader);
+  if (!data.subarray(0, MARK.length).equals(MARK)) return undefined;
+  const numbers = new ByteReader(data.subarray(MARK.length));
+  const [asked, coming] = [numbers.array(() => numbers.int32()), numbers.array(() => numbers.int32())];
+  return { given, asked, coming };
 }
 
 function writeMark(bytes: ByteWriter): ByteWriter {

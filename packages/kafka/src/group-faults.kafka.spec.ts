@@ -83,8 +83,6 @@ class Giver {
       async (tenure) => {
         this.tenures.push(tenure);
         while (!tenure.signal.aborted) {
-          for (const share of tenure.shares)
-            share.signal.addEventListener('abort', () => share.release(), { once: true });
           await tenure.next();
         }
       },
@@ -316,7 +314,7 @@ class OtherVersion {
     this.#topic = topic;
   }
 
-  async join(): Promise<{ generation: number; partitions: number[] }> {
+  async join(): Promise<{ generation: number; partitions: readonly number[] }> {
     const lane = this.#wire.lane();
     const ask = <T extends { error: number }>(call: Call<T>) =>
       this.#wire.coordinated(GROUP, this.#groupId, call, lane, { deadlineMs: 10_000 });
@@ -338,16 +336,17 @@ class OtherVersion {
       const claimed = new Set(others.flatMap(({ metadata }) => decodeOwned(metadata)));
       return {
         memberId,
-        assignment: encodeAssignment(
-          [this.#topic],
-          numbers.filter((n) => !claimed.has(n)),
-        ),
+        assignment: encodeAssignment([this.#topic], {
+          given: numbers.filter((n) => !claimed.has(n)),
+          asked: [],
+          coming: [],
+        }),
       };
     });
     const synced = await ask(syncGroup(membership, protocol, plan, 10_000));
     expect(synced.error).toBe(0);
     await this.#wire.release(lane);
-    const partitions = decodeAssignment(synced.assignment)!.map(({ partition }) => partition);
+    const partitions = decodeAssignment(synced.assignment)!.given;
     this.#owned = partitions;
     return { generation: joined.generation, partitions };
   }

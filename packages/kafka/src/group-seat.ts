@@ -1,7 +1,8 @@
-import { handOver, type Membership } from '@headwater/core';
+import { handOver, type HandOver, type Membership } from '@headwater/core';
 import { decodeAssignment, decodeOwned, encodeAssignment, encodeSubscription } from './assignment-codec.js';
 import {
   FENCED_INSTANCE_ID,
+  ILLEGAL_GENERATION,
   INCONSISTENT_GROUP_PROTOCOL,
   KafkaError,
   MEMBER_ID_REQUIRED,
@@ -42,12 +43,18 @@ export class GroupSeat {
   }
 
   /**
-   * One attempt to become a member of the next generation, which begins when all members have joined. `claims`: the partition numbers it holds.
+   * One attempt to become a member of the next generation, which begins when all members have joined. `claims`: the partition numbers it holds,
+   * `generation`: that it was in, or -1.
    * Undefined: the group asks to join again. Rejects with LOG_INSTANCE_FENCED or LOG_GROUP_FOREIGN when the place belongs to somebody else.
    */
-  async join(claims: readonly number[], lane: Lane, signal: AbortSignal): Promise<Joined | undefined> {
+  async join(
+    claims: readonly number[],
+    generation: number,
+    lane: Lane,
+    signal: AbortSignal,
+  ): Promise<Joined | undefined> {
     const { topics, ...options } = this.#options;
-    const metadata = encodeSubscription(topics, claims);
+    const metadata = encodeSubscription(topics, claims, generation);
     const request = { ...options, memberId: this.#memberId, protocol: PROTOCOL, metadata };
     const call = joinGroup(request, this.#wire.requestTimeoutMs);
     const joined = await this.#wire.coordinated(GROUP, options.groupId, call, lane, { deadlineMs: 30_000, signal });
@@ -66,22 +73,26 @@ export class GroupSeat {
     return { groupId, memberId, generation, ...(instanceId === undefined ? {} : { instanceId }) };
   }
 
-  /** The partition numbers the generation gives the member; undefined: the group asks to join again. `count` is asked only by the leader. */
+  /**
+   * What the generation gives the member. Undefined: the group asks to join again. `missed`: it knows nothing of this generation, which was lost
+   * with its coordinator; others may have made another one. `count` is asked only by the leader.
+   */
   async sync(
     joined: Joined,
     count: () => Promise<number>,
     lane: Lane,
     signal: AbortSignal,
-  ): Promise<readonly number[] | undefined> {
+  ): Promise<HandOver | 'missed' | undefined> {
     const { groupId, topics, rebalanceTimeoutMs } = this.#options;
     const plan = leads(joined) ? planned(joined, topics, await count()) : [];
     const timeoutMs = rebalanceTimeoutMs + this.#wire.requestTimeoutMs;
     const call = syncGroup(this.identity(joined), PROTOCOL, plan, timeoutMs);
     const synced = await this.#wire.coordinated(GROUP, groupId, call, lane, { deadlineMs: 30_000, signal });
+    if (synced.error === ILLEGAL_GENERATION) return 'missed';
     if (!this.#admitted('SyncGroup', synced.error)) return undefined;
-    const partitions = decodeAssignment(synced.assignment);
-    if (partitions === undefined) throw foreignGroup(groupId, 'it was given an assignment that no member of ours made');
-    return [...new Set(partitions.map(({ partition }) => partition))];
+    const assignment = decodeAssignment(synced.assignment);
+    if (assignment === undefined) throw foreignGroup(groupId, 'it was given an assignment that no member of ours made');
+    return assignment;
   }
 
   /** After `error` it may be unknown by its id. */
@@ -126,9 +137,9 @@ function leads({ leader, memberId, skipAssignment }: Joined): boolean {
 /** The leader's topics are those of all members. */
 function planned({ members }: Joined, topics: readonly string[], count: number): PlannedAssignment[] {
   const claiming = members.map(({ memberId, metadata }) => ({ memberId, owned: decodeOwned(metadata) }));
-  return [...handOver(count, claiming)].map(([memberId, numbers]) => ({
+  return [...handOver(count, claiming)].map(([memberId, part]) => ({
     memberId,
-    assignment: encodeAssignment(topics, numbers),
+    assignment: encodeAssignment(topics, part),
   }));
 }
 

@@ -1,4 +1,5 @@
-import { HeldTenure, wholly, type Assignment, type GroupOptions, type LogGroup, type Tenure } from '@headwater/core';
+import { HeldTenure, wholly } from '@headwater/core';
+import type { Assignment, GroupOptions, HandOver, LogGroup, Tenure } from '@headwater/core';
 import { heartbeats, type Loss } from './group-heartbeat.js';
 import { GroupSeat, instanceFenced, type SeatOptions } from './group-seat.js';
 import { coPartitionCount } from './group-topics.js';
@@ -75,15 +76,15 @@ export class KafkaGroup implements LogGroup {
     while (!stopping.aborted) {
       try {
         await this.#count();
-        const joined = await this.#seat.join([], this.#joinLane, stopping);
-        const numbers = joined && (await this.#sync(joined));
-        if (joined === undefined || numbers === undefined) {
+        const joined = await this.#seat.join([], -1, this.#joinLane, stopping);
+        const given = joined && (await this.#sync(joined));
+        if (joined === undefined || given === undefined || given === 'missed') {
           if (++attempts > EAGER_ATTEMPTS) await pause();
           continue;
         }
         attempts = 0;
         backoffMs = FIRST_BACKOFF_MS;
-        overdue = (await this.#hold(joined, numbers, work, onError)) === 'overdue' ? overdue + 1 : 0;
+        overdue = (await this.#hold(joined, given, work, onError)) === 'overdue' ? overdue + 1 : 0;
         // Who is slower each time gets more time each time.
         if (overdue > 0) await wait(this.#graceMs(overdue), stopping);
       } catch (error) {
@@ -100,7 +101,7 @@ export class KafkaGroup implements LogGroup {
     return coPartitionCount(this.#wire, groupId, topics, this.#stopping.signal);
   }
 
-  #sync(joined: Joined): Promise<readonly number[] | undefined> {
+  #sync(joined: Joined): Promise<HandOver | 'missed' | undefined> {
     return this.#seat.sync(joined, () => this.#count(), this.#joinLane, this.#stopping.signal);
   }
 
@@ -115,7 +116,7 @@ export class KafkaGroup implements LogGroup {
    */
   async #hold(
     joined: Joined,
-    numbers: readonly number[],
+    given: HandOver,
     work: Work,
     onError: (error: unknown) => void,
   ): Promise<'settled' | 'overdue'> {
@@ -124,7 +125,7 @@ export class KafkaGroup implements LogGroup {
     const settled = new AbortController();
     const rejoining = new Rejoining();
     const tenure = new HeldTenure(this.#seat.identity(joined), topics, () => rejoining.wake());
-    tenure.accept(numbers);
+    tenure.accept(given);
     const stop = () => tenure.end();
     stopping.addEventListener('abort', stop);
     if (stopping.aborted) stop();
@@ -156,11 +157,12 @@ export class KafkaGroup implements LogGroup {
     onError: (error: unknown) => void,
   ): Promise<'over' | 'overdue' | 'missed'> {
     const { rebalanceTimeoutMs, groupId } = this.#options;
-    let askedAt: number | undefined;
+    let askedAt: ReadonlyMap<number, number> = new Map();
     try {
       while (!tenure.signal.aborted) {
-        askedAt = tenure.returning.length === 0 ? undefined : (askedAt ?? performance.now());
-        const leftMs = askedAt === undefined ? A_DAY_MS : askedAt + rebalanceTimeoutMs - performance.now();
+        const now = performance.now();
+        askedAt = new Map(tenure.returning.map((partition) => [partition, askedAt.get(partition) ?? now]));
+        const leftMs = Math.min(A_DAY_MS, ...[...askedAt.values()].map((at) => at + rebalanceTimeoutMs - now));
         if (leftMs <= 0) {
           report(notGivenBack(groupId, tenure.returning, rebalanceTimeoutMs), onError);
           tenure.end();
@@ -169,7 +171,11 @@ export class KafkaGroup implements LogGroup {
           return 'overdue';
         }
         if (rejoining.isAsked || tenure.owing) {
-          if ((await this.#rejoin(tenure, rejoining)) === 'missed') return 'missed';
+          if ((await this.#rejoin(tenure, rejoining)) === 'in') continue;
+          tenure.end();
+          // What it told to hold in the generation that was made meanwhile is nobody's.
+          await this.#seat.leave(this.#beatLane, 'for-good');
+          return 'missed';
         } else await rejoining.next(leftMs, tenure.signal);
       }
       return 'over';
@@ -182,13 +188,13 @@ export class KafkaGroup implements LogGroup {
   async #rejoin(tenure: HeldTenure, rejoining: Rejoining): Promise<'in' | 'missed'> {
     rejoining.begin();
     tenure.join();
-    const joined = await this.#seat.join(tenure.claims, this.#joinLane, this.#stopping.signal);
+    const joined = await this.#seat.join(tenure.claims, tenure.generation, this.#joinLane, this.#stopping.signal);
     if (joined !== undefined && joined.generation > tenure.generation + 1) return 'missed';
     if (joined !== undefined) tenure.renew(joined.generation);
-    const numbers = joined && (await this.#sync(joined));
-    if (!this.#seat.isKnown) return 'missed';
-    if (numbers === undefined) rejoining.ask();
-    else tenure.accept(numbers);
+    const given = joined && (await this.#sync(joined));
+    if (!this.#seat.isKnown || given === 'missed') return 'missed';
+    if (given === undefined) rejoining.ask();
+    else tenure.accept(given);
     return 'in';
   }
 
@@ -235,7 +241,6 @@ async function persist(tenure: HeldTenure, work: Work, onError: (error: unknown)
   const { signal } = tenure;
   let backoffMs = FIRST_BACKOFF_MS;
   while (!signal.aborted) {
-    tenure.begin();
     try {
       await work(tenure);
       tenure.rest();

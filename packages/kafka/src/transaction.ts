@@ -1,4 +1,4 @@
-import type { GroupOffsets, LogInput, LogTransaction, Outcome } from '@headwater/core';
+import type { GroupOffsets, LogInput, LogTransaction, Membership, Outcome } from '@headwater/core';
 import { chunksOf, rounds, type Chunk } from './chunks.js';
 import type { Packer } from './codecs.js';
 import {
@@ -18,6 +18,7 @@ import type { EncodedBatch } from './requests/produce.js';
 import { addOffsetsToTxn, addPartitionsToTxn, endTxn, txnOffsetCommit, type Producer } from './requests/transaction.js';
 import type { ProducerEpoch } from './producer-epoch.js';
 import type { TransactionalProducer } from './transactional-producer.js';
+import { wait } from './wait.js';
 import type { Wire } from './wire.js';
 import { abortedByOwner, answerLost, expired, memberFenced, over, timedOut, writerFenced } from './writer.errors.js';
 
@@ -228,9 +229,16 @@ export class KafkaTransaction implements LogTransaction {
         return await this.#coordinate(GROUP, groupId, txnOffsetCommit(version2 ? 5 : 3, producer, now, offsets));
       } catch (cause) {
         const fenced = cause instanceof KafkaError && cause.code === 'LOG_MEMBER_FENCED';
-        if (!fenced || (await membership.renewed?.(generation)) !== true) throw cause;
+        if (!fenced || !(await this.#isRenewed(membership, generation))) throw cause;
       }
     }
+  }
+
+  async #isRenewed(membership: Membership, stale: number): Promise<boolean> {
+    const over = new AbortController();
+    const late = wait(this.#remainingMs(), over.signal).then(() => false);
+    const renewed = membership.renewed?.(stale) ?? Promise.resolve(false);
+    return Promise.race([renewed, late]).finally(() => over.abort());
   }
 
   async #coordinate(type: CoordinatorType, key: string, call: Call<Answer>): Promise<void> {

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { kafkaLog } from '@headwater/kafka';
 import { eventually, testDatabase, uniqueName } from '@headwater/testing';
 import { ContractError } from '../errors/headwater.error.js';
-import type { Log } from '../log/log.js';
+import type { Log, LogGroup } from '../log/log.js';
 import { produce, textRecord } from '../log/log.testing.js';
 import { Database, type Sql } from '../postgres/database.js';
 import { ensureSchema } from '../postgres/schema.js';
@@ -247,7 +247,10 @@ describe('ApplyRunner', () => {
       for (const of of databases) of.before = before;
       warnings.length = 0;
       const both = databases.map((of) =>
-        run(definition(), { database: of, log: { ...log, group: () => everybodysOwn({ topic, partition: 0 }) } }),
+        run(definition(), {
+          database: of,
+          log: { ...log, group: () => everybodysOwn({ topic, partition: 0 }) as LogGroup },
+        }),
       );
       await holds({ a: round });
       await eventually(() => expect(warnings.join()).toContain('APPLY_ZOMBIE'), { intervalMs: 5 });

@@ -12,7 +12,7 @@ export function meeting(count: number): () => Promise<void> {
 }
 
 /** A group whose every member believes that the partition is its own. */
-export function everybodysOwn(partition: TopicPartition): LogGroup {
+export function everybodysOwn(partition: TopicPartition): Pick<LogGroup, 'run' | 'stop'> {
   const stopping = new AbortController();
   const { signal } = stopping;
   const membership = { groupId: 'claimants', memberId: 'owner', generation: 1 };

@@ -32,12 +32,25 @@ describe('co-partition assignment', () => {
   });
 
   it('gives nobody what somebody else holds, until that is given back', () => {
-    const handed = (...members: CoPartitionMember[]) => Object.fromEntries(handOver(4, members));
-    expect(handed(member('a', 0, 1, 2, 3), member('b'))).toEqual({ a: [0, 1], b: [] });
-    expect(handed(member('a', 0, 1, 3), member('b'))).toEqual({ a: [0, 1], b: [2] });
-    expect(handed(member('a', 0, 1), member('b'))).toEqual({ a: [0, 1], b: [2, 3] });
+    const handed = (...members: CoPartitionMember[]) =>
+      [...handOver(4, members).values()].map(({ given, asked, coming }) => [given, asked, coming]);
+    expect(handed(member('a', 0, 1, 2, 3), member('b'))).toEqual([
+      [[0, 1], [2, 3], []],
+      [[], [], [2, 3]],
+    ]);
+    expect(handed(member('a', 0, 1, 3), member('b'))).toEqual([
+      [[0, 1], [3], []],
+      [[2], [], [3]],
+    ]);
+    expect(handed(member('a', 0, 1), member('b'))).toEqual([
+      [[0, 1], [], []],
+      [[2, 3], [], []],
+    ]);
     // Two that hold the same: neither may go on with it.
-    expect(handed(member('a', 0, 1), member('b', 1, 2, 3))).toEqual({ a: [0], b: [2, 3] });
+    expect(handed(member('a', 0, 1), member('b', 1, 2, 3))).toEqual([
+      [[0], [1], [1]],
+      [[2, 3], [1], []],
+    ]);
   });
 
   it('does not depend on the order of the members', () => {

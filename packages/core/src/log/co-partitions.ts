@@ -4,19 +4,32 @@ export interface CoPartitionMember {
   readonly owned: readonly number[];
 }
 
+/** What one member is told of the next generation, in partition numbers. */
+export interface HandOver {
+  readonly given: readonly number[];
+  /** It holds them and is to give them back. */
+  readonly asked: readonly number[];
+  /** It will be given them when their owners have given them back. */
+  readonly coming: readonly number[];
+}
+
 /**
- * Member → what it may have in the next generation: its share of `assignCoPartitions` without what another member still holds. Whoever holds
- * more than this gives it back and joins again; only then somebody else gets it (KIP-429). So no number ever has two owners, and who keeps its
- * numbers is not disturbed.
+ * Member → its part of the next generation: its share of `assignCoPartitions` without what another member still holds. Whoever holds more than
+ * this gives it back and joins again; only then somebody else gets it (KIP-429). So no number ever has two owners, and who keeps its numbers is not
+ * disturbed.
  */
-export function handOver(
-  partitionCount: number,
-  members: readonly CoPartitionMember[],
-): ReadonlyMap<string, readonly number[]> {
+export function handOver(partitionCount: number, members: readonly CoPartitionMember[]): ReadonlyMap<string, HandOver> {
   const isFree = (n: number, memberId: string) =>
     !members.some((other) => other.memberId !== memberId && other.owned.includes(n));
   const target = assignCoPartitions(partitionCount, members);
-  return new Map([...target].map(([memberId, numbers]) => [memberId, numbers.filter((n) => isFree(n, memberId))]));
+  return new Map(
+    members.map(({ memberId, owned }) => {
+      const wanted = target.get(memberId)!;
+      const given = wanted.filter((n) => isFree(n, memberId));
+      const asked = owned.filter((n) => !given.includes(n));
+      return [memberId, { given, asked, coming: wanted.filter((n) => !given.includes(n)) }];
+    }),
+  );
 }
 
 /**

@@ -136,6 +136,8 @@ export interface Share {
   readonly partitions: readonly TopicPartition[];
   /** Aborted when the group asks for it back, and when it is lost. */
   readonly signal: AbortSignal;
+  /** The work begins on it. Until then, and again when the work has settled, it goes by itself when it is asked back. */
+  take(): void;
   /** Gives it back, after its signal. Its next owner begins behind this: everything of it is committed, and nothing more will be. */
   release(): void;
 }
@@ -145,9 +147,11 @@ export interface Tenure {
   readonly membership: Membership;
   /** Held now, those included that are asked back and not released. */
   readonly shares: readonly Share[];
+  /** Partition numbers that the member will be given when their owners have given them back. */
+  readonly coming: readonly number[];
   /** Aborted when everything is lost, and when the member stops: nothing has to be released then. */
   readonly signal: AbortSignal;
-  /** Resolves when another share is given, and when the signal aborts. Look first, then wait. */
+  /** Resolves when another share is given, when less is coming, and when the signal aborts. Look first, then wait. */
   next(): Promise<void>;
 }
 

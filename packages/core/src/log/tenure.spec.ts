@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { handOver } from './co-partitions.js';
+import { handOver, type HandOver } from './co-partitions.js';
 import type { Share, Tenure } from './log.js';
 import { HeldTenure, wholly } from './tenure.js';
 
@@ -8,10 +8,11 @@ const identity = (memberId: string, generation: number) => ({ groupId: 'group', 
 const tenureOf = (numbers: readonly number[], generation = 1) => {
   const changes: number[] = [];
   const tenure = new HeldTenure(identity('m', generation), TOPICS, () => changes.push(changes.length));
-  tenure.accept(numbers);
-  tenure.begin();
+  accept(tenure, numbers);
+  for (const share of tenure.shares) share.take();
   return { tenure, changes };
 };
+const accept = (tenure: HeldTenure, given: readonly number[]) => tenure.accept({ given, asked: [], coming: [] });
 const numbers = (tenure: Tenure) => tenure.shares.map(({ partition }) => partition);
 const returning = (tenure: Tenure) => tenure.shares.filter(({ signal }) => signal.aborted).map((of) => of.partition);
 
@@ -22,7 +23,7 @@ describe('tenure', () => {
     const [first, second] = tenure.shares as [Share, Share];
     tenure.join();
     tenure.renew(2);
-    tenure.accept([1, 2, 3]);
+    accept(tenure, [1, 2, 3]);
     expect([numbers(tenure), returning(tenure)]).toEqual([[0, 1, 2, 3], [0]]);
     expect(tenure.shares[1]).toBe(second);
     // Held until it is given back, whatever generation it is.
@@ -43,8 +44,8 @@ describe('tenure', () => {
   it('gives again as another share what a later generation gives before it was released', () => {
     const { tenure } = tenureOf([0, 1]);
     const [share] = tenure.shares;
-    tenure.accept([1]);
-    tenure.accept([0, 1]);
+    accept(tenure, [1]);
+    accept(tenure, [0, 1]);
     expect(returning(tenure)).toEqual([0]);
     share!.release();
     expect([numbers(tenure), returning(tenure), tenure.owing]).toEqual([[0, 1], [], false]);
@@ -53,21 +54,46 @@ describe('tenure', () => {
 
   it('owes nothing for what it released during a join that gives it back', () => {
     const { tenure } = tenureOf([0, 1]);
-    tenure.accept([1]);
+    accept(tenure, [1]);
     const [share] = tenure.shares;
     tenure.join();
     share!.release();
     expect(tenure.owing).toBe(true);
-    tenure.accept([0, 1]);
+    accept(tenure, [0, 1]);
     expect([tenure.owing, returning(tenure)]).toEqual([false, []]);
+  });
+
+  it('joins again for what it is asked for and does not hold: a former process of this static member has given it back', () => {
+    const { tenure } = tenureOf([]);
+    tenure.accept({ given: [0], asked: [1, 2], coming: [] });
+    expect([tenure.claims, tenure.owing]).toEqual([[0], true]);
+    tenure.join();
+    expect(tenure.owing).toBe(false);
+  });
+
+  it('tells of what is coming, and when less is', async () => {
+    const { tenure } = tenureOf([]);
+    tenure.accept({ given: [], asked: [], coming: [3] });
+    expect(tenure.coming).toEqual([3]);
+    const less = tenure.next();
+    tenure.accept({ given: [], asked: [], coming: [] });
+    await less;
+    expect(tenure.coming).toEqual([]);
+  });
+
+  it('stays where it ended', () => {
+    const { tenure } = tenureOf([0], 3);
+    tenure.end();
+    tenure.renew(4);
+    expect(tenure.membership.generation).toBe(3);
   });
 
   it('releases by itself what is asked for while nobody works', () => {
     const { tenure, changes } = tenureOf([0, 1, 2]);
-    tenure.accept([1, 2]);
+    accept(tenure, [1, 2]);
     tenure.rest();
     expect([numbers(tenure), changes.length]).toEqual([[1, 2], 1]);
-    tenure.accept([2]);
+    accept(tenure, [2]);
     expect([numbers(tenure), changes.length]).toEqual([[2], 2]);
   });
 
@@ -80,7 +106,7 @@ describe('tenure', () => {
     expect(await waiting).toEqual([undefined, false]);
     expect([tenure.signal.aborted, share!.signal.aborted, changes.length]).toEqual([true, true, 1]);
     share!.release();
-    tenure.accept([4]);
+    accept(tenure, [4]);
     expect([numbers(tenure), tenure.returning]).toEqual([[0], []]);
     await tenure.next();
   });
@@ -113,14 +139,14 @@ describe('tenure', () => {
     const turn = () => new Promise((resolve) => setImmediate(resolve));
     // The next generation leaves it as it is.
     tenure.renew(2);
-    tenure.accept([0, 1]);
+    accept(tenure, [0, 1]);
     await turn();
     expect(seen.map(({ had }) => had)).toEqual([[0, 1]]);
     expect([seen[0]!.generation(), await seen[0]!.renewed()]).toEqual([2, true]);
-    tenure.accept([1]);
+    accept(tenure, [1]);
     await turn();
     tenure.renew(3);
-    tenure.accept([1, 2]);
+    accept(tenure, [1, 2]);
     await turn();
     expect(seen.map(({ had }) => had)).toEqual([[0, 1], [1], [1, 2]]);
     expect(await Promise.all(seen.map(async (of) => [of.generation(), await of.renewed()]))).toEqual([
@@ -146,12 +172,9 @@ describe('tenure', () => {
   });
 });
 
-/** A group of members in one of all the orders in which its messages may come. A member that it threw out goes on for a while. */
+/** A group of members in one of all the orders in which its messages may come. */
 class Group {
-  readonly #members = new Map<
-    string,
-    { readonly tenure: HeldTenure; claims?: readonly number[]; given?: readonly number[] }
-  >();
+  readonly #members = new Map<string, { readonly tenure: HeldTenure; claims?: readonly number[]; given?: HandOver }>();
   readonly #count: number;
   readonly #random: () => number;
   #generation = 1;
@@ -200,6 +223,7 @@ class Group {
     else if (member.given !== undefined) {
       tenure.renew(this.#generation);
       tenure.accept(member.given);
+      for (const share of tenure.shares) if (this.#random() < 0.8) share.take();
       delete member.given;
     } else if (member.claims === undefined && (this.#preparing || tenure.owing)) {
       tenure.join();
@@ -223,7 +247,6 @@ class Group {
   #join(): void {
     const id = `m${++this.#ids}`;
     const tenure = new HeldTenure(identity(id, this.#generation), TOPICS, () => undefined);
-    tenure.begin();
     this.#members.set(id, { tenure, claims: [] });
     this.#preparing = true;
   }

@@ -1,4 +1,5 @@
 import { HeadwaterError } from '../errors/headwater.error.js';
+import type { HandOver } from './co-partitions.js';
 import type { Assignment, Membership, Share, Tenure } from './log.js';
 
 type Identity = Pick<Membership, 'groupId' | 'memberId' | 'instanceId'>;
@@ -19,9 +20,9 @@ export class HeldTenure implements Tenure {
   readonly #renewals = new Bell();
   #shares: readonly HeldShare[] = [];
   #given: ReadonlySet<number> = new Set();
+  #coming: readonly number[] = [];
   #generation: number;
   #joining = false;
-  #working = false;
   /** Released, and not told to the group. */
   readonly #owed = new Set<number>();
 
@@ -35,6 +36,10 @@ export class HeldTenure implements Tenure {
 
   get shares(): readonly Share[] {
     return this.#shares;
+  }
+
+  get coming(): readonly number[] {
+    return this.#coming;
   }
 
   get signal(): AbortSignal {
@@ -74,31 +79,33 @@ export class HeldTenure implements Tenure {
 
   /** The group took the member into this generation. */
   renew(generation: number): void {
+    if (this.#over.signal.aborted) return;
     this.#generation = generation;
     this.#renewals.ring();
   }
 
   /** What this generation gives the member; what it holds besides is asked back. The join is over. */
-  accept(numbers: readonly number[]): void {
+  accept({ given, asked, coming }: HandOver): void {
     if (this.#over.signal.aborted) return;
     this.#joining = false;
-    this.#given = new Set(numbers);
-    for (const n of numbers) this.#owed.delete(n);
+    this.#given = new Set(given);
+    for (const n of given) this.#owed.delete(n);
+    // Released before it was asked for, or by a former process that was this static member.
+    for (const n of asked) if (!this.claims.includes(n)) this.#owed.add(n);
+    const fewer = coming.length < this.#coming.length;
+    this.#coming = coming;
     for (const share of this.#shares) if (!this.#given.has(share.partition)) this.#revoke(share);
     this.#fill();
+    if (fewer) this.#more.ring();
     this.#renewals.ring();
   }
 
-  /** The work begins: from now on what is asked back is its to release. */
-  begin(): void {
-    this.#working = true;
-    this.#releaseReturning();
-  }
-
-  /** The work has settled. */
+  /** The work has settled: nothing is taken any more. */
   rest(): void {
-    this.#working = false;
-    this.#releaseReturning();
+    for (const share of this.#shares) {
+      share.isTaken = false;
+      if (share.signal.aborted) this.#release(share);
+    }
   }
 
   /** Everything is lost. */
@@ -131,11 +138,7 @@ export class HeldTenure implements Tenure {
 
   #revoke(share: HeldShare): void {
     share.end();
-    if (!this.#working) this.#release(share);
-  }
-
-  #releaseReturning(): void {
-    for (const share of this.#shares) if (share.signal.aborted) this.#release(share);
+    if (!share.isTaken) this.#release(share);
   }
 
   #release(share: HeldShare): void {
@@ -187,6 +190,7 @@ class TenureMembership implements Membership {
 class HeldShare implements Share {
   readonly partition: number;
   readonly partitions: Share['partitions'];
+  isTaken = false;
   readonly #asked = new AbortController();
   readonly #release: (share: HeldShare) => void;
 
@@ -198,6 +202,10 @@ class HeldShare implements Share {
 
   get signal(): AbortSignal {
     return this.#asked.signal;
+  }
+
+  take(): void {
+    this.isTaken = true;
   }
 
   release(): void {
@@ -214,11 +222,12 @@ export function wholly(work: (assignment: Assignment) => Promise<void>): (tenure
   return async (tenure) => {
     while (!tenure.signal.aborted) {
       const { shares } = tenure;
+      for (const share of shares) share.take();
       const over = new AbortController();
       const end = () => over.abort();
       const signals = [tenure.signal, ...shares.map(({ signal }) => signal)];
       for (const signal of signals) signal.addEventListener('abort', end);
-      void tenure.next().then(end);
+      void untilMore(tenure, shares).then(end);
       const membership = new AssignmentMembership(tenure.membership);
       try {
         const partitions = shares.flatMap((share) => share.partitions).sort(byTopic);
@@ -231,6 +240,10 @@ export function wholly(work: (assignment: Assignment) => Promise<void>): (tenure
       for (const share of tenure.shares) if (share.signal.aborted) share.release();
     }
   };
+}
+
+async function untilMore(tenure: Tenure, shares: readonly Share[]): Promise<void> {
+  while (!tenure.signal.aborted && tenure.shares.every((share) => shares.includes(share))) await tenure.next();
 }
 
 /** Of the work on one assignment. When that is over it is of a generation that is over, so that nothing more is taken under it. */

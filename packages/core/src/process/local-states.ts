@@ -42,6 +42,7 @@ export class LocalStates {
   /** The state of a partition, as far as it is here. Others own it while `isOwned` is false. */
   find(partition: number): { readonly state: TaskState; readonly isOwned: boolean } | undefined {
     const state = this.#states.get(partition);
+    if (!this.#owned.has(partition) && !this.#follows) return undefined;
     return state && { state, isOwned: this.#owned.has(partition) };
   }
 
@@ -97,7 +98,14 @@ export class LocalStates {
 
   /** Resolves when the followed states include what was committed when following began. */
   async caughtUp(): Promise<void> {
-    await this.#follower?.reached;
+    for (;;) {
+      await this.#turn;
+      const follower = this.#follower;
+      await follower?.reached;
+      await this.#turn;
+      // One that was stopped is followed by another.
+      if (follower === this.#follower) return;
+    }
   }
 
   close(): Promise<void> {

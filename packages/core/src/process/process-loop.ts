@@ -58,7 +58,11 @@ export class ProcessLoop {
   /** Left out of a transaction: these stop after their record, so that the next one takes them. */
   readonly #owed = new Set<Task>();
   readonly #stopping = new AbortController();
+  /** A share outlives many loops: what this one listens for on it ends with the loop. */
+  readonly #forget = new Map<Task, () => void>();
   #closing = false;
+  /** The log refused a transaction of a member that has lost its place: what was handled on top of that must not be committed. */
+  #lost = false;
   #committing: Promise<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
   #batches = 0;
@@ -84,11 +88,12 @@ export class ProcessLoop {
    */
   add(task: Task, from: readonly PartitionOffset[], asked: AbortSignal, retired: () => void): void {
     if (asked.aborted) return retired();
-    asked.addEventListener('abort', () => {
-      if (this.#tasks.get(task.partition) !== task) return;
+    const retire = () => {
       this.#retiring.set(task, retired);
       this.#wakeup.wake();
-    });
+    };
+    asked.addEventListener('abort', retire, { once: true });
+    this.#forget.set(task, () => asked.removeEventListener('abort', retire));
     this.#tasks.set(task.partition, task);
     this.#fairShare.add(task, from);
     this.#refetch.abort();
@@ -122,6 +127,7 @@ export class ProcessLoop {
     } finally {
       signal.removeEventListener('abort', wake);
       unsubscribe();
+      for (const forget of this.#forget.values()) forget();
       this.#closing = true;
       this.#stopping.abort();
       this.#refetch.abort();
@@ -151,6 +157,7 @@ export class ProcessLoop {
     for (const [task, retired] of this.#retiring) {
       if (this.#pumping.has(task) || !task.isSettled) continue;
       this.#retiring.delete(task);
+      this.#forget.delete(task);
       this.#owed.delete(task);
       this.#tasks.delete(task.partition);
       this.#fairShare.remove(task);
@@ -270,7 +277,10 @@ export class ProcessLoop {
     );
     if (end.outcome !== 'committed') {
       // The partitions were lost before they could be given back: their next owner repeats this.
-      if (end.outcome === 'aborted' && end.fenced === 'member' && tenure.signal.aborted) return;
+      if (end.outcome === 'aborted' && end.fenced === 'member' && tenure.signal.aborted) {
+        this.#lost = true;
+        return;
+      }
       if (last !== undefined && isRefused(end)) suspects.refused(units, last, end.cause);
       throw commitFailed(processor, end);
     }
@@ -290,7 +300,7 @@ export class ProcessLoop {
     this.#closing = true;
     await this.#committing;
     if (this.#failure !== undefined) throw this.#failure.error;
-    const parts = this.#seal();
+    const parts = this.#lost ? [] : this.#seal();
     if (parts.length > 0) await this.#commit(parts);
   }
 

@@ -214,7 +214,6 @@ export class ProcessRunner implements Running {
     // P7: fence, then offsets, then state: the offsets wait for our own predecessor's transaction, the state for the offsets.
     await this.#writer.fence();
     await this.#states.begin();
-    await this.#tables.open(tenure.signal);
     if (tenure.signal.aborted) return;
     const reader = log.reader();
     const over = new AbortController();
@@ -262,8 +261,9 @@ export class ProcessRunner implements Running {
     while (!isOver()) {
       const fresh = tenure.shares.filter((share) => !seen.has(share));
       if (fresh.length === 0) {
-        this.#status = 'up';
-        await moreOrOver(tenure, over);
+        if (loop.tasks.size === 0) await this.#holdNothing();
+        if (loop.tasks.size > 0 || tenure.coming.length === 0) this.#status = 'up';
+        if (tenure.shares.every((share) => seen.has(share))) await moreOrOver(tenure, over);
         continue;
       }
       const restored = await this.#restore(fresh, tenure, topology, over);
@@ -279,7 +279,13 @@ export class ProcessRunner implements Running {
     }
   }
 
-  /** Undefined: something of it was asked back, or the work is over. */
+  /** Keeps no state but those it follows. */
+  async #holdNothing(): Promise<void> {
+    await this.#states.take([]);
+    await this.#states.followOthers();
+  }
+
+  /** Undefined: something of it was asked back, or the work is over. Until the offsets are known it goes by itself then. */
   async #restore(
     shares: readonly Share[],
     tenure: Tenure,
@@ -301,7 +307,12 @@ export class ProcessRunner implements Running {
       const counted = shares.map(({ partition }) => ({ topic: stateTopic, partition }));
       const inputs = shares.flatMap(({ partitions }) => partitions);
       const { groupId } = tenure.membership;
-      const committed = await log.admin.committedOffsets(groupId, [...inputs, ...counted]);
+      await this.#tables.open(stopping.signal);
+      // They may wait long for a transaction of the former owner.
+      const asking = log.admin.committedOffsets(groupId, [...inputs, ...counted]);
+      const committed = await Promise.race([asking, aborted(stopping.signal)]);
+      if (committed === undefined || stopping.signal.aborted) return undefined;
+      for (const share of shares) share.take();
       const states = await this.#states.take(shares.map(({ partition }) => partition));
       const restored = await restore({
         log,
@@ -360,7 +371,14 @@ export class ProcessRunner implements Running {
   }
 }
 
-/** Resolves when another share is given, or the work is over. */
+function aborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(undefined);
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
+  });
+}
+
+/** Resolves when more is given or less is coming, or the work is over. */
 async function moreOrOver(tenure: Tenure, over: AbortSignal): Promise<void> {
   await new Promise<void>((resolve) => {
     const end = () => {

@@ -95,6 +95,27 @@ export function groupCases(bench: Bench): void {
     expect([tenure.signal.aborted, ...kept!.map(({ signal }) => signal.aborted)]).toEqual([true, true, true]);
   });
 
+  it('S64 S108 leaves no partition without an owner when a static member restarts in the middle of a hand-over', async () => {
+    const topic = await bench.topic(4);
+    const groupId = uniqueName('group');
+    const options = { instanceId: 'a', sessionTimeoutMs: 20_000 };
+    const former = bench.holder(groupId, [topic], options);
+    await former.holding(4);
+    const other = bench.holder(groupId, [topic]);
+    await former.holding(4, 2);
+    // It ends with what it was asked for, and keeps its place.
+    await former.group.stop();
+    const again = bench.holder(groupId, [topic], options);
+    const held = await Promise.all([again.holding(2), other.holding(2)]);
+    expect(
+      held
+        .flat()
+        .map(({ partition }) => partition)
+        .sort((a, b) => a - b),
+    ).toEqual([0, 1, 2, 3]);
+    await Promise.all([again.group.stop(), other.group.stop()]);
+  });
+
   it('S67 S108 goes on without a member that does not give back in time, and takes no more of its offsets', async () => {
     const topic = await bench.topic(2);
     const groupId = uniqueName('group');

@@ -141,7 +141,10 @@ export class Bench {
     const running = group.hold(
       async (tenure) => {
         tenures.push(tenure);
-        await aborted(tenure.signal);
+        while (!tenure.signal.aborted) {
+          for (const share of tenure.shares) share.take();
+          await tenure.next();
+        }
       },
       (error) => errors.push(error),
     );

@@ -1,4 +1,4 @@
-import { handOver, type Membership } from '@headwater/core';
+import { handOver, type HandOver, type Membership } from '@headwater/core';
 
 export interface JoinRequest {
   readonly topics: readonly string[];
@@ -13,8 +13,10 @@ interface Member {
   readonly request: JoinRequest;
   /** Has asked for the generation that is being made. */
   joined: boolean;
-  partitions: readonly number[];
+  part: HandOver;
 }
+
+const NOTHING: HandOver = { given: [], asked: [], coming: [] };
 
 /** What a member hears from its group. */
 export type Standing = 'current' | 'join-again' | 'unknown' | 'fenced';
@@ -60,7 +62,7 @@ export class GroupState {
     const kept = memberId === undefined ? this.#takeInstance(request) : undefined;
     if (kept !== undefined) return kept;
     const id = memberId ?? this.#newId();
-    this.#members.set(id, { request, joined: true, partitions: [] });
+    this.#members.set(id, { request, joined: true, part: NOTHING });
     this.#preparing = true;
     return id;
   }
@@ -71,7 +73,7 @@ export class GroupState {
     const claiming = [...this.#members].map(([memberId, { request }]) => ({ memberId, owned: request.owned }));
     const plan = handOver(count(this.topics), claiming);
     for (const [id, member] of this.#members) {
-      member.partitions = plan.get(id)!;
+      member.part = plan.get(id)!;
       member.joined = false;
     }
     this.#generation++;
@@ -99,10 +101,10 @@ export class GroupState {
   }
 
   /** What the member was given in the generation it joined last; undefined while that is being made. */
-  given(memberId: string): { readonly generation: number; readonly partitions: readonly number[] } | undefined {
+  given(memberId: string): { readonly generation: number; readonly part: HandOver } | undefined {
     const member = this.#members.get(memberId);
     if (member === undefined || member.joined) return undefined;
-    return { generation: this.#generation, partitions: member.partitions };
+    return { generation: this.#generation, part: member.part };
   }
 
   /** Offsets are taken from a member of this generation, also while the next one is prepared. */

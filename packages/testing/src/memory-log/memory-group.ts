@@ -1,9 +1,9 @@
 import { HeadwaterError, HeldTenure, wholly } from '@headwater/core';
-import type { Assignment, GroupOptions, LogGroup, Membership, Tenure } from '@headwater/core';
+import type { Assignment, GroupOptions, HandOver, LogGroup, Membership, Tenure } from '@headwater/core';
 import type { Connection } from './connection.js';
 import type { MemoryCluster } from './memory-cluster.js';
 import type { Standing } from './group-state.js';
-import { groupRunsAlready, instanceFenced, notGivenBack } from './refusals.js';
+import { generationMissed, groupRunsAlready, instanceFenced, notGivenBack } from './refusals.js';
 
 const FIRST_BACKOFF_MS = 200;
 const LAST_BACKOFF_MS = 5_000;
@@ -14,7 +14,7 @@ type OnError = (error: unknown) => void;
 /** What one generation gives a member. */
 interface Given {
   readonly membership: Membership;
-  readonly partitions: readonly number[];
+  readonly part: HandOver;
 }
 
 export class MemoryGroup implements LogGroup {
@@ -108,7 +108,7 @@ export class MemoryGroup implements LogGroup {
       if (found.standing === 'fenced') throw this.#fenced();
       if (found.standing === 'unknown') return this.#forgetMember();
       if (found.given !== undefined) {
-        const { generation, partitions } = found.given;
+        const { generation, part } = found.given;
         return {
           membership: {
             groupId,
@@ -116,7 +116,7 @@ export class MemoryGroup implements LogGroup {
             generation,
             ...(this.#instanceId !== undefined && { instanceId: this.#instanceId }),
           },
-          partitions,
+          part,
         };
       }
       await this.#connection.rest(this.#cluster.groupsChanged, this.#sessionTimeoutMs, this.#stopping.signal);
@@ -125,10 +125,10 @@ export class MemoryGroup implements LogGroup {
   }
 
   /** From the first assignment to the end of the tenure: resolves when the work has settled and the group may be joined anew. */
-  async #hold({ membership, partitions }: Given, work: Work, onError: OnError): Promise<void> {
+  async #hold({ membership, part }: Given, work: Work, onError: OnError): Promise<void> {
     const settled = new AbortController();
     const tenure = new HeldTenure(membership, this.#topics, () => this.#cluster.groupsChanged.ring());
-    tenure.accept(partitions);
+    tenure.accept(part);
     const stop = () => tenure.end();
     this.#stopping.signal.addEventListener('abort', stop, { once: true });
     if (this.#stopping.signal.aborted) stop();
@@ -150,7 +150,7 @@ export class MemoryGroup implements LogGroup {
     const call = { request: 'heartbeat', groupId: this.#groupId } as const;
     const { clock } = this.#connection;
     let standing: Standing = 'current';
-    let askedAt: number | undefined;
+    let askedAt: ReadonlyMap<number, number> = new Map();
     while (!settled.aborted) {
       // An unheard heartbeat changes nothing; the next one tells.
       standing = await this.#connection.request(call, () => group.standing(memberId)).catch(() => standing);
@@ -159,29 +159,33 @@ export class MemoryGroup implements LogGroup {
         tenure.end();
         return this.#forgetMember();
       }
-      askedAt = tenure.returning.length === 0 ? undefined : (askedAt ?? clock.elapsed());
-      const leftMs = askedAt === undefined ? Infinity : askedAt + this.#rebalanceTimeoutMs - clock.elapsed();
+      const now = clock.elapsed();
+      askedAt = new Map(tenure.returning.map((partition) => [partition, askedAt.get(partition) ?? now]));
+      const leftMs = Math.min(Infinity, ...[...askedAt.values()].map((at) => at + this.#rebalanceTimeoutMs - now));
       if (leftMs <= 0) {
         report(notGivenBack(this.#groupId, tenure.returning), onError);
         tenure.end();
         return this.#quit(memberId);
       }
       const mustJoin = standing === 'join-again' || tenure.owing || tenure.joining;
-      if (mustJoin && !tenure.signal.aborted && !settled.aborted) await this.#joinAgain(tenure, settled);
+      if (mustJoin && !tenure.signal.aborted && !settled.aborted) await this.#joinAgain(tenure, settled, onError);
       else
         await this.#connection.rest(this.#cluster.groupsChanged, Math.min(this.#sessionTimeoutMs / 3, leftMs), settled);
     }
     return undefined;
   }
 
-  async #joinAgain(tenure: HeldTenure, settled: AbortSignal): Promise<void> {
+  async #joinAgain(tenure: HeldTenure, settled: AbortSignal, onError: OnError): Promise<void> {
     tenure.join();
     try {
       const given = await this.#join(tenure.claims);
       // In a generation it missed, others may have been given what it held.
-      if (given === undefined || given.membership.generation > tenure.generation + 1) return tenure.end();
+      if (given === undefined || given.membership.generation > tenure.generation + 1) {
+        if (given !== undefined && !tenure.signal.aborted) report(generationMissed(this.#groupId), onError);
+        return tenure.end();
+      }
       tenure.renew(given.membership.generation);
-      tenure.accept(given.partitions);
+      tenure.accept(given.part);
     } catch (error) {
       if (error instanceof HeadwaterError && !error.retryable) throw error;
       await this.#connection.clock.wait(FIRST_BACKOFF_MS, settled);
@@ -193,7 +197,6 @@ export class MemoryGroup implements LogGroup {
     const { signal } = tenure;
     let backoffMs = FIRST_BACKOFF_MS;
     while (!signal.aborted) {
-      tenure.begin();
       try {
         await work(tenure);
         tenure.rest();

@@ -88,6 +88,14 @@ export const notGivenBack = (groupId: string, partitions: readonly number[]) =>
     true,
   );
 
+export const generationMissed = (groupId: string) =>
+  refusal(
+    'LOG_MEMBER_LOST',
+    `the group ${groupId} made a generation without this member. It joins anew.`,
+    { groupId },
+    true,
+  );
+
 export const notCopartitioned = (groupId: string, counts: Readonly<Record<string, number>>) =>
   refusal(
     'LOG_NOT_COPARTITIONED',

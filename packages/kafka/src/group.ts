@@ -77,7 +77,7 @@ export class KafkaGroup implements LogGroup {
       try {
         await this.#count();
         const joined = await this.#seat.join([], -1, this.#joinLane, stopping);
-        const given = joined && (await this.#sync(joined));
+        const given = joined && (await this.#sync(joined, stopping));
         if (joined === undefined || given === undefined || given === 'missed') {
           if (++attempts > EAGER_ATTEMPTS) await pause();
           continue;
@@ -89,7 +89,7 @@ export class KafkaGroup implements LogGroup {
         if (overdue > 0) await wait(this.#graceMs(overdue), stopping);
       } catch (error) {
         if (stopping.aborted) return;
-        if (error instanceof KafkaError && !error.retryable) throw error;
+        if (!isPassing(error)) throw error;
         report(error, onError);
         await pause();
       }
@@ -101,8 +101,8 @@ export class KafkaGroup implements LogGroup {
     return coPartitionCount(this.#wire, groupId, topics, this.#stopping.signal);
   }
 
-  #sync(joined: Joined): Promise<HandOver | 'missed' | undefined> {
-    return this.#seat.sync(joined, () => this.#count(), this.#joinLane, this.#stopping.signal);
+  #sync(joined: Joined, signal: AbortSignal): Promise<HandOver | 'missed' | undefined> {
+    return this.#seat.sync(joined, () => this.#count(), this.#joinLane, signal);
   }
 
   /** How long a member stays away that `overdue` times in a row did not give back in time: whoever got its partitions may need as long. */
@@ -129,6 +129,8 @@ export class KafkaGroup implements LogGroup {
     const stop = () => tenure.end();
     stopping.addEventListener('abort', stop);
     if (stopping.aborted) stop();
+    // A join that waits at the broker, or at nobody, does not hold up the next tenure.
+    tenure.signal.addEventListener('abort', () => this.#joinLane.cut(), { once: true });
     const onRebalance = () => rejoining.ask();
     const held = { tenure, sessionTimeoutMs, onRebalance, settled: settled.signal };
     const beating = heartbeats(this.#wire, this.#beatLane, held);
@@ -138,7 +140,7 @@ export class KafkaGroup implements LogGroup {
     const [loss, kept] = await Promise.all([beating, keeping]);
     stopping.removeEventListener('abort', stop);
     if (stopping.aborted) return 'settled';
-    if (typeof kept === 'object') throw kept.error;
+    if (typeof kept === 'object' && (loss === undefined || !isPassing(kept.error))) throw kept.error;
     if (kept === 'overdue') return 'overdue';
     this.#seat.lost(loss?.error);
     if (loss?.error === FENCED_INSTANCE_ID) throw instanceFenced(groupId, instanceId);
@@ -188,10 +190,10 @@ export class KafkaGroup implements LogGroup {
   async #rejoin(tenure: HeldTenure, rejoining: Rejoining): Promise<'in' | 'missed'> {
     rejoining.begin();
     tenure.join();
-    const joined = await this.#seat.join(tenure.claims, tenure.generation, this.#joinLane, this.#stopping.signal);
+    const joined = await this.#seat.join(tenure.claims, tenure.generation, this.#joinLane, tenure.signal);
     if (joined !== undefined && joined.generation > tenure.generation + 1) return 'missed';
     if (joined !== undefined) tenure.renew(joined.generation);
-    const given = joined && (await this.#sync(joined));
+    const given = joined && (await this.#sync(joined, tenure.signal));
     if (!this.#seat.isKnown || given === 'missed') return 'missed';
     if (given === undefined) rejoining.ask();
     else tenure.accept(given);
@@ -252,6 +254,11 @@ async function persist(tenure: HeldTenure, work: Work, onError: (error: unknown)
       backoffMs = Math.min(backoffMs * 2, LAST_BACKOFF_MS);
     }
   }
+}
+
+/** Joining again may help. */
+function isPassing(error: unknown): boolean {
+  return !(error instanceof KafkaError) || error.retryable;
 }
 
 /** A throwing observer must not cost the member its partitions. */

@@ -59,7 +59,7 @@ export class LocalStates {
       this.#topicId = topicId;
       this.#partitionCount = (await log.admin.partitionCounts([topic])).get(topic) ?? 0;
       for (const partition of this.#followed) await this.#openState(partition);
-      if (this.#follows) this.#follow();
+      this.#follow();
     });
   }
 
@@ -128,7 +128,9 @@ export class LocalStates {
     this.#follower = undefined;
   }
 
+  /** What others own. */
   #follow(): void {
+    if (!this.#follows) return;
     const copies = new Map([...this.#states].filter(([partition]) => !this.#owned.has(partition)));
     if (copies.size === 0) return;
     const { log, clock, logger, tombstonesMs, processor } = this.#context;

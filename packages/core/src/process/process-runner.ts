@@ -1,32 +1,25 @@
 import { randomUUID } from 'node:crypto';
 import { errorMessage } from '../errors/headwater.error.js';
-import type { GroupOptions, Log, LogWriter, PartitionOffset, Share, Tenure } from '../log/log.js';
+import type { GroupOptions, Log, LogWriter, Tenure } from '../log/log.js';
 import { partitionOf } from '../log/partitioner.js';
 import type { Health, Logger, Running } from '../lifecycle/running.js';
 import type { Metric } from '../lifecycle/metric.js';
 import { systemClock, type Clock } from '../clock/clock.js';
 import type { Table } from './global-table.js';
-import { availablePositions, findTopics, watchTopics } from './inputs.js';
+import { Admission } from './admission.js';
+import { findTopics, watchTopics } from './inputs.js';
 import { LocalStates } from './local-states.js';
 import { Member } from './member.js';
 import { Pause } from './pause.js';
 import { ProcessLoop } from './process-loop.js';
 import { processMetrics } from './process-metrics.js';
-import { groupOf, stateTopicOf, type ProcessorDefinition } from './processor.js';
-import { restore } from './restore.js';
+import { groupOf, type ProcessorDefinition } from './processor.js';
+import type { RestoreProgress } from './restore.js';
 import { memoryStore, type OpenStateStore } from './state-store.js';
 import { Suspects } from './suspects.js';
 import { Tables, withTables } from './tables.js';
-import { Task } from './task.js';
-import type { TaskState } from './task-state.js';
-import {
-  TOPOLOGY_ENTRY,
-  decodeTopology,
-  expectContinuable,
-  remadeInputs,
-  topologyOf,
-  type Topology,
-} from './topology.js';
+import type { Task } from './task.js';
+import { topologyOf } from './topology.js';
 
 export interface ProcessOptions {
   readonly log: Log;
@@ -62,12 +55,6 @@ export interface LocalValue {
   readonly stamp: number;
 }
 
-/** A task whose state is up to date, and where its inputs go on. */
-interface RestoredTask {
-  readonly task: Task;
-  readonly inputs: readonly PartitionOffset[];
-}
-
 const TOMBSTONES_MS = 24 * 3_600_000;
 
 /**
@@ -76,8 +63,9 @@ const TOMBSTONES_MS = 24 * 3_600_000;
  * Per batch one transaction holds the outputs, the state entries and the input offsets (P1). Any outcome but `committed` ends the
  * work and starts it anew from what is committed: fence, read the stable offsets, restore. So there is one path for a crash, a lost
  * reply, a time-out and a lost membership. Partitions come and go while the others are worked on: what comes is restored beside them, what is
- * asked back goes once it is committed. The states of tasks outlive the work: what stays with this instance is only brought up to date, not read again. What only a person can mend (a lost input, a changed partition count, a foreign state, a failure
- * under `onFailure: 'stop'`) halts it: it leaves its group, its health is down until it is started again, and nothing is lost.
+ * asked back goes once it is committed. The states of tasks outlive the work: what stays with this instance is only brought up to date, not
+ * read again. What only a person can mend (a lost input, a changed partition count, a foreign state, a failure under `onFailure: 'stop'`)
+ * halts it: it leaves its group, its health is down until it is started again, and nothing is lost.
  */
 export class ProcessRunner implements Running {
   readonly #definition: ProcessorDefinition;
@@ -92,7 +80,7 @@ export class ProcessRunner implements Running {
   readonly #counts = { handled: 0, parked: 0, transactions: 0, restarts: 0 };
   #working = false;
   #tasks: ReadonlyMap<number, Task> = new Map();
-  #restoring: { readonly done: number; readonly total: number } | undefined;
+  #restoring: RestoreProgress | undefined;
   #status: Health['status'] = 'starting';
   #lastError: string | undefined;
 
@@ -208,7 +196,7 @@ export class ProcessRunner implements Running {
   }
 
   async #work(tenure: Tenure): Promise<void> {
-    const { log, maxBatchRecords = 4_000, maxBatchMs = 100 } = this.#options;
+    const { log, logger, maxBatchRecords = 4_000, maxBatchMs = 100, tombstonesMs = TOMBSTONES_MS } = this.#options;
     const definition = this.#definition;
     const topology = topologyOf(definition, await findTopics(log, definition));
     // P7: fence, then offsets, then state: the offsets wait for our own predecessor's transaction, the state for the offsets.
@@ -235,7 +223,22 @@ export class ProcessRunner implements Running {
     });
     this.#tasks = loop.tasks;
     this.#working = true;
-    const admitting = this.#admit(tenure, topology, loop, over.signal).catch((error: unknown) => loop.fail(error));
+    const admission = new Admission({
+      definition,
+      topology,
+      tenure,
+      loop,
+      log,
+      logger,
+      clock: this.#clock,
+      states: this.#states,
+      tables: this.#tables,
+      suspects: this.#suspects,
+      tombstonesMs,
+      onProgress: (progress) => this.#restores(progress),
+      onSettled: () => (this.#status = 'up'),
+    });
+    const admitting = admission.run(over.signal).catch((error: unknown) => loop.fail(error));
     try {
       await loop.run();
     } finally {
@@ -248,144 +251,11 @@ export class ProcessRunner implements Running {
     }
   }
 
-  /** Brings the shares into the loop, as they are given. What is asked back before it is restored goes as it is. */
-  async #admit(tenure: Tenure, topology: Topology, loop: ProcessLoop, over: AbortSignal): Promise<void> {
-    const seen = new WeakSet<Share>();
-    const isOver = () => over.aborted || tenure.signal.aborted;
-    const leave = (share: Share) => {
-      // In this order: it may be given again at once.
-      const left = this.#states.leave(share.partition);
-      share.release();
-      left.catch((error: unknown) => loop.fail(error));
-    };
-    while (!isOver()) {
-      const fresh = tenure.shares.filter((share) => !seen.has(share));
-      if (fresh.length === 0) {
-        if (loop.tasks.size === 0) await this.#holdNothing();
-        if (loop.tasks.size > 0 || tenure.coming.length === 0) this.#status = 'up';
-        if (tenure.shares.every((share) => seen.has(share))) await moreOrOver(tenure, over);
-        continue;
-      }
-      const restored = await this.#restore(fresh, tenure, topology, over);
-      if (isOver()) return;
-      for (const share of fresh) {
-        const { partition, signal } = share;
-        const task = restored?.get(partition);
-        if (!signal.aborted && task === undefined) continue;
-        seen.add(share);
-        if (task === undefined) leave(share);
-        else loop.add(task.task, task.inputs, signal, () => leave(share));
-      }
-    }
-  }
-
-  /** Keeps no state but those it follows. */
-  async #holdNothing(): Promise<void> {
-    await this.#states.take([]);
-    await this.#states.followOthers();
-  }
-
-  /** Undefined: something of it was asked back, or the work is over. Until the offsets are known it goes by itself then. */
-  async #restore(
-    shares: readonly Share[],
-    tenure: Tenure,
-    topology: Topology,
-    over: AbortSignal,
-  ): Promise<ReadonlyMap<number, RestoredTask> | undefined> {
-    const { log } = this.#options;
-    const definition = this.#definition;
-    const { name } = definition;
-    const stopping = new AbortController();
-    const stop = () => stopping.abort();
-    const signals = [over, tenure.signal, ...shares.map(({ signal }) => signal)];
-    for (const signal of signals) signal.addEventListener('abort', stop);
-    if (signals.some(({ aborted }) => aborted)) stop();
-    try {
-      if (stopping.signal.aborted) return undefined;
-      // The offset of the state topic counts the batches of timers, which move no input.
-      const stateTopic = stateTopicOf(name);
-      const counted = shares.map(({ partition }) => ({ topic: stateTopic, partition }));
-      const inputs = shares.flatMap(({ partitions }) => partitions);
-      const { groupId } = tenure.membership;
-      await this.#tables.open(stopping.signal);
-      // They may wait long for a transaction of the former owner.
-      const asking = log.admin.committedOffsets(groupId, [...inputs, ...counted]);
-      const committed = await Promise.race([asking, aborted(stopping.signal)]);
-      if (committed === undefined || stopping.signal.aborted) return undefined;
-      for (const share of shares) share.take();
-      const states = await this.#states.take(shares.map(({ partition }) => partition));
-      const restored = await restore({
-        log,
-        processor: name,
-        states,
-        committed,
-        clock: this.#clock,
-        tombstonesMs: this.#options.tombstonesMs ?? TOMBSTONES_MS,
-        signal: stopping.signal,
-        onProgress: (progress) => this.#restores(progress),
-      });
-      this.#restoring = undefined;
-      if (stopping.signal.aborted) return undefined;
-      const positions = await this.#positions(topology, states, restored);
-      await this.#states.followOthers();
-      const tasks = new Map<number, RestoredTask>();
-      for (const [partition, state] of states) {
-        const task = new Task(definition, topology, partition, state, this.#clock, this.#suspects);
-        const own = positions.filter((position) => position.partition === partition);
-        for (const position of own) task.startAt(position);
-        tasks.set(partition, { task, inputs: own.filter(({ topic }) => topic !== stateTopic) });
-      }
-      return tasks;
-    } finally {
-      for (const signal of signals) signal.removeEventListener('abort', stop);
-    }
-  }
-
-  /** Where the inputs go on, once every state is known to be of this processor as it is declared. */
-  #positions(
-    topology: Topology,
-    states: ReadonlyMap<number, TaskState>,
-    restored: readonly PartitionOffset[],
-  ): Promise<PartitionOffset[]> {
-    const remade = new Map<number, readonly string[]>();
-    for (const [partition, state] of states) {
-      const known = decodeTopology(state.get(TOPOLOGY_ENTRY));
-      expectContinuable(known, topology);
-      remade.set(partition, remadeInputs(known, topology));
-    }
-    return availablePositions({
-      log: this.#options.log,
-      definition: this.#definition,
-      positions: restored,
-      isRemade: ({ topic, partition }) => remade.get(partition)!.includes(topic),
-      clock: this.#clock,
-      logger: this.#options.logger,
-    });
-  }
-
-  #restores(progress: { readonly done: number; readonly total: number }): void {
+  #restores(progress: RestoreProgress | undefined): void {
     this.#restoring = progress;
+    if (progress === undefined) return;
     this.#options.logger.log(
       `processor ${this.#definition.name} restores its state: ${progress.done} of ${progress.total} offsets.`,
     );
   }
-}
-
-function aborted(signal: AbortSignal): Promise<undefined> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve(undefined);
-    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
-  });
-}
-
-/** Resolves when more is given or less is coming, or the work is over. */
-async function moreOrOver(tenure: Tenure, over: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const end = () => {
-      over.removeEventListener('abort', end);
-      resolve();
-    };
-    over.addEventListener('abort', end);
-    void tenure.next().then(end);
-  });
 }

@@ -10,6 +10,11 @@ const LAG_LIMIT_MS = 30_000;
 const PROGRESS_MS = 2_000;
 const POLL_MS = 20;
 
+export interface RestoreProgress {
+  readonly done: number;
+  readonly total: number;
+}
+
 export interface RestoreContext {
   readonly log: Log;
   readonly processor: string;
@@ -20,7 +25,7 @@ export interface RestoreContext {
   readonly tombstonesMs: number;
   readonly signal: AbortSignal;
   /** Called now and then while much is left, in offsets of the state topic. */
-  readonly onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
+  readonly onProgress?: (progress: RestoreProgress) => void;
 }
 
 /**

@@ -1,5 +1,6 @@
 import { HeadwaterError } from '../errors/headwater.error.js';
 import type { Clock } from '../clock/clock.js';
+import { unlessAborted } from '../clock/unless-aborted.js';
 import type { Log, OutRecord } from '../log/log.js';
 import type { Logger } from '../lifecycle/running.js';
 import { Follower } from './follower.js';
@@ -36,15 +37,7 @@ export class Tables {
       this.#opened.set(topic, { table, follower });
     }
     const reached = Promise.all([...this.#opened.values()].map(({ follower }) => follower.reached));
-    await new Promise<void>((resolve) => {
-      const end = () => {
-        signal.removeEventListener('abort', end);
-        resolve();
-      };
-      if (signal.aborted) return resolve();
-      signal.addEventListener('abort', end);
-      void reached.then(end);
-    });
+    await unlessAborted(reached, signal);
   }
 
   /** Throws PROCESS_TABLE_UNKNOWN for a topic that the processor did not declare. */

@@ -124,7 +124,12 @@ export class KafkaGroup implements LogGroup {
     const stopping = this.#stopping.signal;
     const settled = new AbortController();
     const rejoining = new Rejoining();
-    const tenure = new HeldTenure(this.#seat.identity(joined), topics, () => rejoining.wake());
+    const tenure = new HeldTenure(
+      this.#seat.identity(joined),
+      topics,
+      () => performance.now(),
+      () => rejoining.wake(),
+    );
     tenure.accept(given);
     const stop = () => tenure.end();
     stopping.addEventListener('abort', stop);
@@ -159,12 +164,9 @@ export class KafkaGroup implements LogGroup {
     onError: (error: unknown) => void,
   ): Promise<'over' | 'overdue' | 'missed'> {
     const { rebalanceTimeoutMs, groupId } = this.#options;
-    let askedAt: ReadonlyMap<number, number> = new Map();
     try {
       while (!tenure.signal.aborted) {
-        const now = performance.now();
-        askedAt = new Map(tenure.returning.map((partition) => [partition, askedAt.get(partition) ?? now]));
-        const leftMs = Math.min(A_DAY_MS, ...[...askedAt.values()].map((at) => at + rebalanceTimeoutMs - now));
+        const leftMs = tenure.leftMs(rebalanceTimeoutMs);
         if (leftMs <= 0) {
           report(notGivenBack(groupId, tenure.returning, rebalanceTimeoutMs), onError);
           tenure.end();
@@ -178,7 +180,7 @@ export class KafkaGroup implements LogGroup {
           // What it told to hold in the generation that was made meanwhile is nobody's.
           await this.#seat.leave(this.#beatLane, 'for-good');
           return 'missed';
-        } else await rejoining.next(leftMs, tenure.signal);
+        } else await rejoining.next(Math.min(leftMs, A_DAY_MS), tenure.signal);
       }
       return 'over';
     } finally {

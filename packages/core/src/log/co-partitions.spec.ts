@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { seededRandom } from '@headwater/testing';
 import { assignCoPartitions, handOver, type CoPartitionMember } from './co-partitions.js';
 
 describe('co-partition assignment', () => {
@@ -60,8 +61,7 @@ describe('co-partition assignment', () => {
 
   it('moves as little as an even share allows, over random histories of members that come and go', () => {
     const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
-    const random = seededRandom(seed);
-    const below = (n: number) => Math.floor(random() * n);
+    const { below } = seededRandom(seed);
     for (let history = 0; history < 200; history++) {
       const count = 1 + below(24);
       let given: ReadonlyMap<string, readonly number[]> = new Map([[`m${below(1_000)}`, []]]);
@@ -88,13 +88,3 @@ describe('co-partition assignment', () => {
 
   const total = (numbers: readonly number[]) => numbers.reduce((sum, n) => sum + n, 0);
 });
-
-function seededRandom(seed: number): () => number {
-  let state = seed >>> 0 || 1;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 32;
-  };
-}

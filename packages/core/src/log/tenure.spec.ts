@@ -1,13 +1,21 @@
 import { describe, expect, it } from '@jest/globals';
+import { seededRandom, type Random } from '@headwater/testing';
 import { handOver, type HandOver } from './co-partitions.js';
 import type { Share, Tenure } from './log.js';
 import { HeldTenure, wholly } from './tenure.js';
 
 const TOPICS = ['a', 'b'];
 const identity = (memberId: string, generation: number) => ({ groupId: 'group', memberId, generation });
+/** Milliseconds, set by the tests. */
+const clock = { now: 0 };
 const tenureOf = (numbers: readonly number[], generation = 1) => {
   const changes: number[] = [];
-  const tenure = new HeldTenure(identity('m', generation), TOPICS, () => changes.push(changes.length));
+  const tenure = new HeldTenure(
+    identity('m', generation),
+    TOPICS,
+    () => clock.now,
+    () => changes.push(changes.length),
+  );
   accept(tenure, numbers);
   for (const share of tenure.shares) share.take();
   return { tenure, changes };
@@ -69,6 +77,21 @@ describe('tenure', () => {
     expect([tenure.claims, tenure.owing]).toEqual([[0], true]);
     tenure.join();
     expect(tenure.owing).toBe(false);
+  });
+
+  it('counts the time to give back from when each was asked for', () => {
+    clock.now = 1_000;
+    const { tenure } = tenureOf([0, 1, 2]);
+    expect(tenure.leftMs(500)).toBe(Infinity);
+    accept(tenure, [1, 2]);
+    clock.now = 1_300;
+    accept(tenure, [2]);
+    expect(tenure.leftMs(500)).toBe(200);
+    clock.now = 1_400;
+    tenure.shares[0]!.release();
+    expect([tenure.returning, tenure.leftMs(500)]).toEqual([[1], 400]);
+    tenure.end();
+    expect(tenure.leftMs(500)).toBe(Infinity);
   });
 
   it('tells of what is coming, and when less is', async () => {
@@ -162,7 +185,7 @@ describe('tenure', () => {
     const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
     const random = seededRandom(seed);
     for (let history = 0; history < 300; history++) {
-      const group = new Group(1 + Math.floor(random() * 12), random);
+      const group = new Group(1 + random.below(12), random);
       for (let step = 0; step < 150; step++) {
         group.step();
         expect({ seed, history, step, doubled: group.doubled() }).toMatchObject({ doubled: [] });
@@ -176,19 +199,19 @@ describe('tenure', () => {
 class Group {
   readonly #members = new Map<string, { readonly tenure: HeldTenure; claims?: readonly number[]; given?: HandOver }>();
   readonly #count: number;
-  readonly #random: () => number;
+  readonly #random: Random;
   #generation = 1;
   #preparing = false;
   #ids = 0;
 
-  constructor(count: number, random: () => number) {
+  constructor(count: number, random: Random) {
     this.#count = count;
     this.#random = random;
     this.#join();
   }
 
   step(): void {
-    const dice = this.#random();
+    const dice = this.#random.fraction();
     if (dice < 0.03) this.#join();
     else if (dice < 0.05 && this.#members.size > 1) this.#leave();
     else this.#go();
@@ -216,14 +239,14 @@ class Group {
   /** Something that any member, or the group, may do next. */
   #go(): void {
     const members = [...this.#members.values()];
-    const member = members[Math.floor(this.#random() * members.length)]!;
+    const member = this.#random.pick(members);
     const { tenure } = member;
     const asked = tenure.shares.find(({ signal }) => signal.aborted);
-    if (asked !== undefined && this.#random() < 0.5) asked.release();
+    if (asked !== undefined && this.#random.chance(0.5)) asked.release();
     else if (member.given !== undefined) {
       tenure.renew(this.#generation);
       tenure.accept(member.given);
-      for (const share of tenure.shares) if (this.#random() < 0.8) share.take();
+      for (const share of tenure.shares) if (this.#random.chance(0.8)) share.take();
       delete member.given;
     } else if (member.claims === undefined && (this.#preparing || tenure.owing)) {
       tenure.join();
@@ -246,24 +269,19 @@ class Group {
 
   #join(): void {
     const id = `m${++this.#ids}`;
-    const tenure = new HeldTenure(identity(id, this.#generation), TOPICS, () => undefined);
+    const tenure = new HeldTenure(
+      identity(id, this.#generation),
+      TOPICS,
+      () => 0,
+      () => undefined,
+    );
     this.#members.set(id, { tenure, claims: [] });
     this.#preparing = true;
   }
 
   #leave(): void {
     const ids = [...this.#members.keys()];
-    this.#members.delete(ids[Math.floor(this.#random() * ids.length)]!);
+    this.#members.delete(this.#random.pick(ids));
     this.#preparing = true;
   }
-}
-
-function seededRandom(seed: number): () => number {
-  let state = seed >>> 0 || 1;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 32;
-  };
 }

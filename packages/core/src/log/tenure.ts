@@ -14,6 +14,7 @@ type Identity = Pick<Membership, 'groupId' | 'memberId' | 'instanceId'>;
 export class HeldTenure implements Tenure {
   readonly membership: Membership;
   readonly #topics: readonly string[];
+  readonly #elapsed: () => number;
   readonly #changed: () => void;
   readonly #over = new AbortController();
   readonly #more = new Bell();
@@ -26,10 +27,17 @@ export class HeldTenure implements Tenure {
   /** Released, and not told to the group. */
   readonly #owed = new Set<number>();
 
-  /** `changed`: called when something was released, and at the end. */
-  constructor(identity: Identity & { readonly generation: number }, topics: readonly string[], changed: () => void) {
-    this.membership = new TenureMembership(identity, this);
+  /** `elapsed`: monotonic, in milliseconds. `changed`: called when something was released, and at the end. */
+  constructor(
+    identity: Identity & { readonly generation: number },
+    topics: readonly string[],
+    elapsed: () => number,
+    changed: () => void,
+  ) {
+    this.#elapsed = elapsed;
     this.#generation = identity.generation;
+    const renewed = (stale: number) => this.#renewed(stale);
+    this.membership = membershipOf(identity, () => this.#generation, renewed);
     this.#topics = topics;
     this.#changed = changed;
   }
@@ -62,8 +70,12 @@ export class HeldTenure implements Tenure {
 
   /** Asked back and not released; nothing once everything is lost. */
   get returning(): readonly number[] {
-    if (this.#over.signal.aborted) return [];
-    return this.#shares.filter(({ signal }) => signal.aborted).map(({ partition }) => partition);
+    return this.#returning.map(({ partition }) => partition);
+  }
+
+  /** How long until something that was asked back has not been released for `limitMs`; Infinity: nothing is asked back. */
+  leftMs(limitMs: number): number {
+    return Math.min(Infinity, ...this.#returning.map(({ askedAt }) => askedAt + limitMs - this.#elapsed()));
   }
 
   /** Whether the member is about to be in another generation. Offsets that the log refuses meanwhile wait for that. */
@@ -113,17 +125,21 @@ export class HeldTenure implements Tenure {
     if (this.#over.signal.aborted) return;
     this.#joining = false;
     this.#over.abort();
-    for (const share of this.#shares) share.end();
+    for (const share of this.#shares) share.end(this.#elapsed());
     this.#more.ring();
     this.#renewals.ring();
     this.#changed();
+  }
+
+  get #returning(): readonly HeldShare[] {
+    return this.#over.signal.aborted ? [] : this.#shares.filter(({ signal }) => signal.aborted);
   }
 
   next(): Promise<void> {
     return this.#over.signal.aborted ? Promise.resolve() : this.#more.next();
   }
 
-  async renewed(stale: number): Promise<boolean> {
+  async #renewed(stale: number): Promise<boolean> {
     while (this.#generation === stale && this.#joining) await this.#renewals.next();
     return this.#generation !== stale && !this.#over.signal.aborted;
   }
@@ -137,7 +153,7 @@ export class HeldTenure implements Tenure {
   }
 
   #revoke(share: HeldShare): void {
-    share.end();
+    share.end(this.#elapsed());
     if (!share.isTaken) this.#release(share);
   }
 
@@ -165,32 +181,11 @@ class Bell {
   }
 }
 
-class TenureMembership implements Membership {
-  readonly groupId: string;
-  readonly memberId: string;
-  readonly instanceId?: string;
-  readonly #tenure: HeldTenure;
-
-  constructor({ groupId, memberId, instanceId }: Identity, tenure: HeldTenure) {
-    this.groupId = groupId;
-    this.memberId = memberId;
-    if (instanceId !== undefined) this.instanceId = instanceId;
-    this.#tenure = tenure;
-  }
-
-  get generation(): number {
-    return this.#tenure.generation;
-  }
-
-  renewed(stale: number): Promise<boolean> {
-    return this.#tenure.renewed(stale);
-  }
-}
-
 class HeldShare implements Share {
   readonly partition: number;
   readonly partitions: Share['partitions'];
   isTaken = false;
+  askedAt = Infinity;
   readonly #asked = new AbortController();
   readonly #release: (share: HeldShare) => void;
 
@@ -212,7 +207,8 @@ class HeldShare implements Share {
     this.#release(this);
   }
 
-  end(): void {
+  end(now: number): void {
+    if (!this.signal.aborted) this.askedAt = now;
     this.#asked.abort();
   }
 }
@@ -228,13 +224,17 @@ export function wholly(work: (assignment: Assignment) => Promise<void>): (tenure
       const signals = [tenure.signal, ...shares.map(({ signal }) => signal)];
       for (const signal of signals) signal.addEventListener('abort', end);
       void untilMore(tenure, shares).then(end);
-      const membership = new AssignmentMembership(tenure.membership);
+      // When the work is over it is of a generation that is over: nothing more is taken under it.
+      let last: number | undefined;
+      const generation = () => last ?? tenure.membership.generation;
+      const renewed = async (stale: number) => last === undefined && (await tenure.membership.renewed!(stale));
+      const membership = membershipOf(tenure.membership, generation, renewed);
       try {
         const partitions = shares.flatMap((share) => share.partitions).sort(byTopic);
         await work({ membership, partitions, signal: over.signal });
         if (!over.signal.aborted) await new Promise((resolve) => over.signal.addEventListener('abort', resolve));
       } finally {
-        membership.end();
+        last = tenure.membership.generation - 1;
         for (const signal of signals) signal.removeEventListener('abort', end);
       }
       for (const share of tenure.shares) if (share.signal.aborted) share.release();
@@ -246,33 +246,21 @@ async function untilMore(tenure: Tenure, shares: readonly Share[]): Promise<void
   while (!tenure.signal.aborted && tenure.shares.every((share) => shares.includes(share))) await tenure.next();
 }
 
-/** Of the work on one assignment. When that is over it is of a generation that is over, so that nothing more is taken under it. */
-class AssignmentMembership implements Membership {
-  readonly groupId: string;
-  readonly memberId: string;
-  readonly instanceId?: string;
-  readonly #of: Membership;
-  #last: number | undefined;
-
-  constructor(of: Membership) {
-    this.groupId = of.groupId;
-    this.memberId = of.memberId;
-    if (of.instanceId !== undefined) this.instanceId = of.instanceId;
-    this.#of = of;
-  }
-
-  get generation(): number {
-    return this.#last ?? this.#of.generation;
-  }
-
-  async renewed(stale: number): Promise<boolean> {
-    if (this.#last !== undefined || this.#of.renewed === undefined) return false;
-    return this.#of.renewed(stale);
-  }
-
-  end(): void {
-    this.#last ??= this.#of.generation - 1;
-  }
+/** A membership whose generation is what it is when it is read. */
+function membershipOf(
+  { groupId, memberId, instanceId }: Identity,
+  generation: () => number,
+  renewed: (stale: number) => Promise<boolean>,
+): Membership {
+  return {
+    groupId,
+    memberId,
+    ...(instanceId === undefined ? {} : { instanceId }),
+    get generation() {
+      return generation();
+    },
+    renewed,
+  };
 }
 
 function byTopic(a: { readonly topic: string }, b: { readonly topic: string }): number {

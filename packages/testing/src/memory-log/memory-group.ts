@@ -127,7 +127,12 @@ export class MemoryGroup implements LogGroup {
   /** From the first assignment to the end of the tenure: resolves when the work has settled and the group may be joined anew. */
   async #hold({ membership, part }: Given, work: Work, onError: OnError): Promise<void> {
     const settled = new AbortController();
-    const tenure = new HeldTenure(membership, this.#topics, () => this.#cluster.groupsChanged.ring());
+    const tenure = new HeldTenure(
+      membership,
+      this.#topics,
+      () => this.#connection.clock.elapsed(),
+      () => this.#cluster.groupsChanged.ring(),
+    );
     tenure.accept(part);
     const stop = () => tenure.end();
     this.#stopping.signal.addEventListener('abort', stop, { once: true });
@@ -148,9 +153,7 @@ export class MemoryGroup implements LogGroup {
     const group = this.#cluster.group(this.#groupId);
     const { memberId } = tenure.membership;
     const call = { request: 'heartbeat', groupId: this.#groupId } as const;
-    const { clock } = this.#connection;
     let standing: Standing = 'current';
-    let askedAt: ReadonlyMap<number, number> = new Map();
     while (!settled.aborted) {
       // An unheard heartbeat changes nothing; the next one tells.
       standing = await this.#connection.request(call, () => group.standing(memberId)).catch(() => standing);
@@ -159,9 +162,7 @@ export class MemoryGroup implements LogGroup {
         tenure.end();
         return this.#forgetMember();
       }
-      const now = clock.elapsed();
-      askedAt = new Map(tenure.returning.map((partition) => [partition, askedAt.get(partition) ?? now]));
-      const leftMs = Math.min(Infinity, ...[...askedAt.values()].map((at) => at + this.#rebalanceTimeoutMs - now));
+      const leftMs = tenure.leftMs(this.#rebalanceTimeoutMs);
       if (leftMs <= 0) {
         report(notGivenBack(this.#groupId, tenure.returning), onError);
         tenure.end();

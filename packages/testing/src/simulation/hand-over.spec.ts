@@ -84,7 +84,6 @@ describe('hand-over in virtual time', () => {
             writer: (options) => {
               const writer = slow.log.writer(options);
               return {
-                ...writer,
                 transactionalId: writer.transactionalId,
                 fence: () => writer.fence(),
                 begin: () => writer.begin(),

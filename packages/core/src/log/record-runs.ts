@@ -29,13 +29,18 @@ export interface RecordGuard {
  * hands out either whole units only or everything. Order per partition is the order of adding.
  */
 export class RecordRuns {
-  readonly #buffers = new BufferPool();
+  readonly #buffers: BufferPool;
   readonly #topics = new Map<string, TopicRuns>();
   #runs: OpenRun[] = [];
   #unit = 0;
   #bytes = 0;
   #records = 0;
   #completeRecords = 0;
+
+  /** `buffers`: where the memory of its runs comes from. */
+  constructor(buffers = new BufferPool()) {
+    this.#buffers = buffers;
+  }
 
   /** Bytes and records collected and not taken. */
   get bytes(): number {
@@ -205,6 +210,16 @@ export class TopicRuns {
     run.count = count;
     this.runs.added(bytes);
     return false;
+  }
+
+  /** Adds a record without headers; its key is the first `keyBytes` of `key`. */
+  put(partition: number, key: Uint8Array, keyBytes: number, value: Buffer | null): void {
+    const run = this.run(partition);
+    const length = value?.length ?? 0;
+    let at = run.begin(key, 0, keyBytes, length, length + 1);
+    at = value === null ? run.tombstone() : run.value(at + value.copy(run.bytes, at));
+    run.bytes[at] = 0;
+    this.added(run, run.end(at + 1));
   }
 
   /** Adds one record; its topic and timestamp are not looked at. */

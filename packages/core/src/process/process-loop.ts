@@ -1,6 +1,7 @@
 import type { Clock } from '../clock/clock.js';
 import { Wakeup } from '../clock/wakeup.js';
 import { HeadwaterError, errorMessage } from '../errors/headwater.error.js';
+import type { LogInput } from '../log/record-run.js';
 import type { LogReader, LogWriter, Outcome, PartitionOffset, Tenure } from '../log/log.js';
 import { FairShare } from './fair-share.js';
 import type { Pause } from './pause.js';
@@ -272,7 +273,7 @@ export class ProcessLoop {
     const parked = all.reduce((sum, sealed) => sum + sealed.parked, 0);
     const last = all.find((sealed) => sealed.units > 0)?.last;
     const end = await writer.transact(
-      all.flatMap(({ records }) => records),
+      all.length === 1 ? all[0]!.records : ([] as LogInput[]).concat(...all.map(({ records }) => records)),
       { membership: tenure.membership, offsets: all.flatMap(({ offsets }) => offsets) },
     );
     if (end.outcome !== 'committed') {

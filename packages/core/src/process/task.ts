@@ -1,5 +1,9 @@
-import type { FetchedBatch, LogRecord, OutRecord, PartitionOffset } from '../log/log.js';
+import { BufferPool } from '../log/buffer-pool.js';
+import type { FetchedBatch, LogRecord, PartitionOffset } from '../log/log.js';
+import type { LogInput } from '../log/record-run.js';
+import { RecordRuns, type TakenRun, type TopicRuns } from '../log/record-runs.js';
 import type { Clock } from '../clock/clock.js';
+import { KeyBytes } from './key-bytes.js';
 import { controlTopicOf, stateTopicOf, type DueTimer, type ProcessorDefinition } from './processor.js';
 import type { Suspects, Unit } from './suspects.js';
 import type { TaskState } from './task-state.js';
@@ -10,6 +14,9 @@ import { WriteSet } from './write-set.js';
 /** How long handlers that never wait may keep the process from its input and output. */
 const SLICE_MS = 5;
 
+/** Memory for one run while another is being committed. */
+const MOST_RUN_BYTES = 1_048_576;
+
 /** How many records and timers may still join the batch that is being filled. Shared by the tasks of an instance. */
 export interface Room {
   left: number;
@@ -17,7 +24,7 @@ export interface Room {
 
 /** A part of a task's work, ready for a transaction. */
 export interface Sealed {
-  readonly records: readonly OutRecord[];
+  readonly records: readonly LogInput[];
   readonly offsets: readonly PartitionOffset[];
   /** How many records and timers it holds, how many of them were parked, and the last of them. */
   readonly units: number;
@@ -38,6 +45,11 @@ export class Task {
   readonly #clock: Clock;
   readonly #controlTopic: string;
   readonly #runner: UnitRunner;
+  /** What the state topic receives, in the format of the log: an object per entry took longer to make and to collect than its bytes to write. */
+  readonly #runs = new RecordRuns(new BufferPool(MOST_RUN_BYTES, 2 * MOST_RUN_BYTES));
+  readonly #stateRuns: TopicRuns;
+  readonly #key = new KeyBytes();
+  #taken: readonly TakenRun[] = [];
   readonly #next = new Map<string, number>();
   readonly #ends = new Map<string, number>();
   readonly #changed = new Set<string>();
@@ -66,6 +78,7 @@ export class Task {
     this.state = state;
     this.#clock = clock;
     this.#controlTopic = controlTopicOf(definition.name);
+    this.#stateRuns = this.#runs.openTopic(stateTopicOf(definition.name), partition + 1);
     this.#runner = new UnitRunner(definition, { partition, hasParked: state.parkedSequences > 0 }, clock, suspects);
     this.#open = new WriteSet(state);
   }
@@ -170,11 +183,13 @@ export class Task {
     const topics = [...this.#changed];
     for (const topic of topics) this.#open.set(`o:${topic}`, Buffer.from(String(this.#next.get(topic)!)));
     const sealed = this.#open;
-    const records = sealed.sent;
-    for (const [entry, value] of sealed.entries)
-      records.push({ topic: stateTopic, partition: this.partition, key: Buffer.from(entry), value });
+    for (const [entry, value] of sealed.entries) {
+      this.#key.take(entry);
+      this.#stateRuns.put(this.partition, this.#key.bytes, this.#key.length, value);
+    }
+    this.#taken = this.#runs.take('everything', this.#clock.now());
     const result: Sealed = {
-      records,
+      records: [...sealed.sent, ...this.#taken],
       offsets: topics.map((topic) => ({ topic, partition: this.partition, next: this.#next.get(topic)! })),
       units: this.#units,
       parked: this.#parked,
@@ -192,6 +207,7 @@ export class Task {
   /** P2: the state receives the sealed work only after the log has committed it. `stamp`: the state topic up to and with it, when known. */
   async committed(stamp?: number): Promise<void> {
     await this.state.apply(this.#sealed!.entries, stamp ?? this.state.stamp);
+    this.#runs.release(this.#taken);
     this.#open.below = this.state;
     this.#sealed = undefined;
   }

@@ -7,7 +7,10 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { createInterface } from 'node:readline';
 
+const ROUNDS = 3;
 const RECORDS = 2_000_000;
+/** Of the round that warms up. */
+const WARM_RECORDS = 500_000;
 const KEYS = 100_000;
 const PARTITIONS = 4;
 const RATE = 2_000;
@@ -16,72 +19,112 @@ const SECONDS = 20;
 /** Kafka Streams' default. */
 const PEER_CACHE_BYTES = 10_485_760;
 
+/** Medians over the rounds. Both take turns on one broker, every second round the other way round, after a shorter round of warming up. */
 export default async function run({ kafkaBrokers, root, log }) {
   const { kafkaLog } = await import(join(root, 'packages/kafka/dist/index.js'));
   const { streamsPeer } = await import(pathToFileURL(join(root, 'bench/java/streams-peer.mjs')).href);
   const kafka = kafkaLog({ brokers: kafkaBrokers });
   const directory = mkdtempSync(join(tmpdir(), 'headwater-bench-process-'));
-  const started = [];
-  const worker = (name, input, output, records) => {
-    const child = spawn(
-      process.execPath,
-      [join(root, 'bench/process/worker.mjs'), kafkaBrokers.join(','), name, input, output, String(records)],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
-    );
-    started.push(child);
+  const workers = new Set();
+  const start = (...args) => {
+    const command = [join(root, 'bench/process/worker.mjs'), kafkaBrokers.join(','), ...args.map(String)];
+    const child = spawn(process.execPath, command, { stdio: ['pipe', 'pipe', 'inherit'] });
+    workers.add(child);
+    child.once('exit', () => workers.delete(child));
     return child;
   };
   try {
-    await topics(kafka, 'bench-sum', 'bench-in', 'bench-out');
-    await topics(kafka, 'bench-steady', 'steady-in', 'steady-out');
-    log(`writing ${RECORDS} records`);
-    await fill(kafka, 'bench-in');
     const peer = await streamsPeer({ root, kafkaBrokers, directory, log });
-    log('processing');
-    const measured = await lineOf(worker('bench-sum', 'bench-in', 'bench-out', RECORDS));
-    await stop(started.pop());
-    const exact = await check(kafka, 'bench-out');
-    if (peer !== undefined) log('processing with Kafka Streams');
-    const sums = await peer?.run('agg', 'bench-in', RECORDS, 2, PEER_CACHE_BYTES, await offsetsOf(kafka, 'bench-in'));
-    log(`steady at ${RATE}/s`);
-    const steady = worker('bench-steady', 'steady-in', 'steady-out', 0);
-    const latencies = await steadily(kafka, 'steady-in', 'steady-out');
-    await stop(steady);
-    const latency = await peer?.run('lat', RATE, SECONDS, 1, PEER_CACHE_BYTES);
-    return {
-      setup: {
-        records: RECORDS,
-        keys: KEYS,
-        bytes: 200,
-        partitions: PARTITIONS,
-        steadyPerSecond: RATE,
-        exactlyOnce: true,
-      },
+    const contestants = {
       ours: {
-        recordsPerSecond: Math.round(RECORDS / measured.seconds),
-        cpuMicrosPerRecord: Number(((measured.cpuSeconds / RECORDS) * 1e6).toFixed(2)),
-        peakRssMb: measured.peakRssMb,
-        transactions: measured.transactions,
-        exact,
-        p50Ms: percentile(latencies, 0.5),
-        p99Ms: percentile(latencies, 0.99),
+        sums: (input, records) => oursSums(kafka, start, input, records),
+        steady: () => oursSteady(kafka, start),
       },
-      peers: peer && {
+      ...(peer && {
         streams: {
-          recordsPerSecond: sums.recPerSec,
-          cpuMicrosPerRecord: Number(((sums.cpuSec / RECORDS) * 1e6).toFixed(2)),
-          peakRssMb: sums.rssMb,
-          exact: sums.exact,
-          p50Ms: latency.p50ms,
-          p99Ms: latency.p99ms,
+          sums: (input, records) => peerSums(kafka, peer, input, records),
+          steady: () => peerSteady(peer),
         },
-      },
+      }),
     };
+    for (const [input, records] of [
+      ['warm-in', WARM_RECORDS],
+      ['bench-in', RECORDS],
+    ]) {
+      log(`writing ${records} records`);
+      await kafka.admin.ensureTopics([{ topic: input, partitions: PARTITIONS, cleanupPolicy: 'delete' }]);
+      await fill(kafka, input, records);
+    }
+    const results = Object.fromEntries(Object.keys(contestants).map((name) => [name, []]));
+    for (let round = 0; round <= ROUNDS; round++) {
+      log(round === 0 ? 'warming up' : `round ${round} of ${ROUNDS}`);
+      const inTurn = Object.entries(contestants);
+      if (round % 2 === 0) inTurn.reverse();
+      for (const [name, { sums, steady }] of inTurn) {
+        if (round === 0) await sums('warm-in', WARM_RECORDS);
+        else results[name].push({ ...(await sums('bench-in', RECORDS)), ...(await steady()) });
+        if (round > 0) log(`${name} ${JSON.stringify(results[name].at(-1))}`);
+      }
+    }
+    const { ours, ...peers } = Object.fromEntries(Object.entries(results).map(([name, of]) => [name, medians(of)]));
+    const setup = { rounds: ROUNDS, records: RECORDS, keys: KEYS, bytes: 200, partitions: PARTITIONS };
+    return { setup: { ...setup, steadyPerSecond: RATE, exactlyOnce: true }, ours, peers };
   } finally {
-    for (const child of started) child.kill('SIGKILL');
+    for (const child of workers) child.kill('SIGKILL');
     await kafka.close();
     rmSync(directory, { recursive: true, force: true });
   }
+}
+
+let lives = 0;
+
+async function oursSums(kafka, start, input, records) {
+  const name = `bench-sum-${++lives}`;
+  const made = await topics(kafka, name);
+  const worker = start(name, input, `${name}-out`, records);
+  const { seconds, cpuSeconds, peakRssMb, transactions } = await lineOf(worker);
+  await stop(worker);
+  const exact = await check(kafka, `${name}-out`, records);
+  await kafka.admin.deleteTopics(made);
+  return { ...rates(records, records / seconds, cpuSeconds), peakRssMb, transactions, exact };
+}
+
+async function oursSteady(kafka, start) {
+  const name = `bench-steady-${++lives}`;
+  const made = await topics(kafka, name);
+  await kafka.admin.ensureTopics([{ topic: `${name}-in`, partitions: PARTITIONS, cleanupPolicy: 'delete' }]);
+  const worker = start(name, `${name}-in`, `${name}-out`, 0);
+  const latencies = await steadily(kafka, `${name}-in`, `${name}-out`);
+  await stop(worker);
+  await kafka.admin.deleteTopics([...made, `${name}-in`]);
+  return { p50Ms: percentile(latencies, 0.5), p99Ms: percentile(latencies, 0.99) };
+}
+
+async function peerSums(kafka, peer, input, records) {
+  const sums = await peer.run('agg', input, records, 2, PEER_CACHE_BYTES, await offsetsOf(kafka, input));
+  return { ...rates(records, sums.recPerSec, sums.cpuSec), peakRssMb: sums.rssMb, exact: sums.exact };
+}
+
+async function peerSteady(peer) {
+  const { p50ms, p99ms } = await peer.run('lat', RATE, SECONDS, 1, PEER_CACHE_BYTES);
+  return { p50Ms: p50ms, p99Ms: p99ms };
+}
+
+function rates(records, perSecond, cpuSeconds) {
+  const cpuMicrosPerRecord = Number(((cpuSeconds / records) * 1e6).toFixed(2));
+  return { recordsPerSecond: Math.round(perSecond), cpuMicrosPerRecord };
+}
+
+/** Figure by figure; `exact` only if each of them was. */
+function medians(results) {
+  const { exact: _, ...figures } = results[0];
+  const of = (figure) =>
+    percentile(
+      results.map((result) => result[figure]).sort((a, b) => a - b),
+      0.5,
+    );
+  const median = Object.fromEntries(Object.keys(figures).map((figure) => [figure, of(figure)]));
+  return { ...median, exact: results.every(({ exact }) => exact) };
 }
 
 /** Committed by a consumer that has read all records: every offset but the last marker of each partition. */
@@ -90,13 +133,21 @@ async function offsetsOf(kafka, topic) {
   return offsets.reduce((sum, { lastStable }) => sum + lastStable - 1, 0);
 }
 
-const topics = (kafka, name, input, output) =>
-  kafka.admin.ensureTopics([
-    { topic: input, partitions: PARTITIONS, cleanupPolicy: 'delete' },
-    { topic: output, partitions: PARTITIONS, cleanupPolicy: 'compact' },
-    { topic: `headwater.${name}.state`, partitions: PARTITIONS, cleanupPolicy: 'compact' },
-    { topic: `headwater.${name}.parked`, partitions: PARTITIONS, cleanupPolicy: 'delete' },
-  ]);
+/** Of one life of the processor, but for its input. Their names. */
+async function topics(kafka, name) {
+  const made = {
+    [`${name}-out`]: 'compact',
+    [`headwater.${name}.state`]: 'compact',
+    [`headwater.${name}.parked`]: 'delete',
+  };
+  const specs = Object.entries(made).map(([topic, cleanupPolicy]) => ({
+    topic,
+    partitions: PARTITIONS,
+    cleanupPolicy,
+  }));
+  await kafka.admin.ensureTopics(specs);
+  return Object.keys(made);
+}
 
 const keyOf = (i) => Buffer.from(`k${String(Math.floor(i * 2654435.761) % KEYS).padStart(8, '0')}`);
 
@@ -105,10 +156,10 @@ function valueOf(i, ts) {
   return Buffer.from(`${head}${'x'.repeat(198 - head.length)}"}`);
 }
 
-async function fill(kafka, topic) {
-  const writer = kafka.writer({ transactionalId: 'bench-fill', transactionTimeoutMs: 60_000 });
+async function fill(kafka, topic, total) {
+  const writer = kafka.writer({ transactionalId: `bench-fill-${topic}`, transactionTimeoutMs: 60_000 });
   await writer.fence();
-  for (let from = 0; from < RECORDS; from += 20_000) {
+  for (let from = 0; from < total; from += 20_000) {
     const records = Array.from({ length: 20_000 }, (_, n) => ({
       topic,
       key: keyOf(from + n),
@@ -121,9 +172,9 @@ async function fill(kafka, topic) {
 }
 
 /** The last output of every key against the sums over the input. */
-async function check(kafka, topic) {
+async function check(kafka, topic, records) {
   const wanted = new Map();
-  for (let i = 0; i < RECORDS; i++) {
+  for (let i = 0; i < records; i++) {
     const key = keyOf(i).toString();
     const of = wanted.get(key) ?? [0, 0];
     wanted.set(key, [of[0] + (i % 100), of[1] + 1]);
@@ -134,7 +185,7 @@ async function check(kafka, topic) {
     outputs++;
     last.set(key.toString(), value);
   });
-  if (outputs !== RECORDS) throw new Error(`${outputs} outputs for ${RECORDS} records`);
+  if (outputs !== records) throw new Error(`${outputs} outputs for ${records} records`);
   for (const [key, [sum, count]] of wanted) {
     const found = JSON.parse(last.get(key)?.toString() ?? '{}');
     if (found.sum !== sum || found.count !== count)

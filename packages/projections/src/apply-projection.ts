@@ -1,23 +1,17 @@
 import {
   ContractError,
-  decodeMessage,
-  headerText,
-  modelOf,
-  type ApplyDefinition,
-  type LogRecord,
-} from '@headwater/core';
-import {
-  consumerOf,
+  changeOf,
+  handlerFor,
   handlersOf,
-  keyColumns,
   topicsOf,
+  type ApplyDefinition,
   type Change,
-  type On,
-  type ProjectionOptions,
-  type Row,
-} from './projection.js';
+  type Handler,
+  type LogRecord,
+  type MessageClass,
+} from '@headwater/core';
+import { consumerOf, keyColumns, type ProjectionOptions, type Row } from './projection.js';
 import { writeRows, type RowWrite } from './table.js';
-import type { MessageClass } from '@headwater/core';
 
 /** A projection class and its instance as an apply definition. */
 export function applyProjection(
@@ -30,25 +24,16 @@ export function applyProjection(
     consumer: consumerOf(options),
     topics: topicsOf(type),
     prepare: (record) => {
-      const on = handlers.find((handler) => matches(handler, record));
+      const on = handlerFor(handlers, record);
       return on === undefined ? undefined : project(on, instance, options, record);
     },
     write: (writes, sql) => writeRows(options, writes, sql),
   };
 }
 
-/** Every record of a changelog topic; of an event topic, those of the handler's type. */
-function matches(on: On, record: LogRecord): boolean {
-  const model = modelOf(on.type)!;
-  return (
-    model.topic === record.topic && (model.kind === 'changelog' || headerText(record.headers, 'ce_type') === model.type)
-  );
-}
-
-function project(on: On, instance: object, options: ProjectionOptions, record: LogRecord): RowWrite | undefined {
+function project(on: Handler, instance: object, options: ProjectionOptions, record: LogRecord): RowWrite | undefined {
   const method = (instance as Record<string, (change: Change<object>) => Row | undefined>)[on.method]!;
-  const after = record.value === null ? {} : { after: decodeMessage(on.type, record.value) };
-  const made = method.call(instance, { key: record.key!.toString('utf8'), timestamp: record.timestamp, ...after });
+  const made = method.call(instance, changeOf(on.type, record));
   if (made === undefined) return undefined;
   const missing = keyColumns(options).filter((column) => made[column] === undefined || made[column] === null);
   if (missing.length > 0)

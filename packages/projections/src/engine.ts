@@ -3,7 +3,9 @@ import {
   Frontier,
   awaitToken,
   compacted,
+  handlersOf,
   modelOf,
+  topicsOf,
   type ApplyDefinition,
   type Engine,
   type EngineContext,
@@ -14,15 +16,7 @@ import {
   type WalToken,
 } from '@headwater/core';
 import { applyProjection } from './apply-projection.js';
-import {
-  consumerOf,
-  handlersOf,
-  keyColumns,
-  projectionOf,
-  tableOf,
-  topicsOf,
-  type ProjectionOptions,
-} from './projection.js';
+import { consumerOf, keyColumns, projectionOf, tableOf, type ProjectionOptions } from './projection.js';
 import { createTable } from './table.js';
 
 export interface ProjectionsOptions {

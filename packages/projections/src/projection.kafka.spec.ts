@@ -1,10 +1,21 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { IsString } from 'class-validator';
-import { ApplyRunner, Changelog, Database, Int64, Key, ensureSchema, type Log, type OutRecord } from '@headwater/core';
+import {
+  ApplyRunner,
+  Changelog,
+  Database,
+  Int64,
+  Key,
+  On,
+  ensureSchema,
+  type Change,
+  type Log,
+  type OutRecord,
+} from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
 import { eventually, testDatabase, uniqueName } from '@headwater/testing';
 import { applyProjection } from './apply-projection.js';
-import { consumerOf, tableOf, On, row, type Change, type ProjectionOptions } from './projection.js';
+import { consumerOf, tableOf, row, type ProjectionOptions } from './projection.js';
 import { createTable } from './table.js';
 
 let closing: (() => Promise<void>)[];

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
-import { Changelog, Key, WiringError, wire, type Features, type MessageClass } from '@headwater/core';
+import { Changelog, Key, On, WiringError, wire, type Features, type MessageClass } from '@headwater/core';
 import { projections } from './engine.js';
-import { On, Projection } from './projection.js';
+import { Projection } from './projection.js';
 
 @Changelog({ topic: 'accounts' })
 class Account {

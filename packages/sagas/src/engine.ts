@@ -2,16 +2,16 @@ import {
   ApplyRunner,
   ProcessRunner,
   compacted,
-  controlTopicOf,
   keptForEver,
   modelOf,
-  parkedTopicOf,
-  stateTopicOf,
+  processorTopics,
   type Engine,
   type EnginePart,
   type Features,
   type MessageClass,
   type PlannedTopic,
+  type ProcessOptions,
+  type ProcessorsOptions,
 } from '@headwater/core';
 import { applyParticipant, type BoundHandler } from './apply-participant.js';
 import { compileSaga, repliesTopicOf, sagaMistakes, statusTopicOf, type CompiledSaga } from './compile.js';
@@ -21,25 +21,28 @@ import { sagaOf, type SagaOptions } from './saga.js';
 import { sagaProcessor } from './saga-processor.js';
 import { SAGAS_DDL, applySagaStatus } from './saga-status.js';
 
+/** How sagas run; `standby: 'all'` has each instance also keep the instances of sagas that others own, to take them over at once. */
+export type SagasOptions = ProcessorsOptions & Pick<ProcessOptions, 'standby'>;
+
 /** Runs every `@Saga` and every `@CommandHandler` of the application (role `processors`) and keeps `headwater.sagas` (role `projections`). */
-export function sagas(): Engine {
+export function sagas(options: SagasOptions = {}): Engine {
   return {
     name: 'sagas',
     plan(features) {
       const found = features.classes.flatMap((type) => {
-        const options = sagaOf(type);
-        return options === undefined ? [] : [{ type, options }];
+        const saga = sagaOf(type);
+        return saga === undefined ? [] : [{ type, saga }];
       });
       const participants = handlersByTopic(features);
       return {
         mistakes: mistakesOf(found, features),
-        topics: found.flatMap(({ options }) => sagaTopics(options.name)),
+        topics: found.flatMap(({ saga }) => sagaTopics(saga.name)),
         ddl: [INBOX_DDL, ...SAGAS_DDL],
         parts: [
           ...[...participants].map(([topic, handlers]) => participantPart(topic, handlers)),
-          ...found.flatMap(({ type, options }) => {
+          ...found.flatMap(({ type, saga }) => {
             const instance = features.instanceOf(type);
-            return instance === undefined ? [] : sagaParts(compileSaga(type, options), instance);
+            return instance === undefined ? [] : sagaParts(compileSaga(type, saga), instance, options);
           }),
         ],
       };
@@ -48,19 +51,15 @@ export function sagas(): Engine {
 }
 
 function sagaTopics(name: string): PlannedTopic[] {
-  const processor = `saga.${name}`;
-  return [
-    compacted(stateTopicOf(processor)),
-    compacted(statusTopicOf(name)),
-    keptForEver(repliesTopicOf(name)),
-    keptForEver(parkedTopicOf(processor)),
-    keptForEver(controlTopicOf(processor)),
-  ];
+  return [...processorTopics(`saga.${name}`), compacted(statusTopicOf(name)), keptForEver(repliesTopicOf(name))];
 }
 
-function sagaParts(saga: CompiledSaga, instance: object): EnginePart[] {
+function sagaParts(saga: CompiledSaga, instance: object, options: SagasOptions): EnginePart[] {
   return [
-    { role: 'processors', start: async (context) => [new ProcessRunner(sagaProcessor(saga, instance), context)] },
+    {
+      role: 'processors',
+      start: async (context) => [new ProcessRunner(sagaProcessor(saga, instance), { ...context, ...options })],
+    },
     { role: 'projections', start: async (context) => [new ApplyRunner(applySagaStatus(saga.name), context)] },
   ];
 }
@@ -86,7 +85,7 @@ function handlersByTopic(features: Features): Map<string, BoundHandler[]> {
   return byTopic;
 }
 
-function mistakesOf(found: readonly { type: MessageClass; options: SagaOptions }[], features: Features): string[] {
+function mistakesOf(found: readonly { type: MessageClass; saga: SagaOptions }[], features: Features): string[] {
   const mistakes: string[] = [];
   const handledBy = new Map<MessageClass, string>();
   for (const type of features.classes) {
@@ -102,12 +101,12 @@ function mistakesOf(found: readonly { type: MessageClass; options: SagaOptions }
     }
   }
   const names = new Map<string, string>();
-  for (const { type, options } of found) {
-    const other = names.get(options.name);
+  for (const { type, saga } of found) {
+    const other = names.get(saga.name);
     if (other !== undefined)
-      mistakes.push(`Sagas ${other} and ${type.name} are both named "${options.name}". Give one another name.`);
-    names.set(options.name, type.name);
-    mistakes.push(...sagaMistakes(type, options, features, new Set(handledBy.keys())));
+      mistakes.push(`Sagas ${other} and ${type.name} are both named "${saga.name}". Give one another name.`);
+    names.set(saga.name, type.name);
+    mistakes.push(...sagaMistakes(type, saga, features, new Set(handledBy.keys())));
   }
   return mistakes;
 }

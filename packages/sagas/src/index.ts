@@ -1,4 +1,5 @@
 export { sagas } from './engine.js';
+export type { SagasOptions } from './engine.js';
 export { decide, isOpen, start } from './decide.js';
 export type {
   Decision,

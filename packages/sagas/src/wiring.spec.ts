@@ -112,10 +112,10 @@ describe('wiring of sagas', () => {
       ['started', 'delete', 3],
       ['work', 'delete', 3],
       ['headwater.saga.good.state', 'compact', 3],
-      ['headwater.saga.good', 'compact', 3],
-      ['headwater.saga.good.replies', 'delete', 3],
       ['headwater.saga.good.parked', 'delete', 3],
       ['headwater.saga.good.control', 'delete', 3],
+      ['headwater.saga.good', 'compact', 3],
+      ['headwater.saga.good.replies', 'delete', 3],
     ]);
     expect(wiring.plans[0]!.parts.map((part) => part.role)).toEqual(['processors', 'processors', 'projections']);
   });

@@ -1,6 +1,7 @@
 import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
-import { WiringError } from '../errors/headwater.error.js';
+import { HeadwaterError, WiringError } from '../errors/headwater.error.js';
+import { ProcessRunner } from '../process/process-runner.js';
 import type { Health, Running } from '../lifecycle/running.js';
 import type { Metric } from '../lifecycle/metric.js';
 import { systemClock } from '../clock/clock.js';
@@ -39,6 +40,22 @@ export class HeadwaterRuntime implements OnApplicationBootstrap, OnApplicationSh
   /** What a Prometheus page shows of the engines of this process. */
   metrics(): readonly Metric[] {
     return this.#running.flatMap((running) => running.metrics?.() ?? []);
+  }
+
+  /**
+   * A processor that runs in this process, to pause and resume it or to read its local state; a saga is `saga.<name>`. Throws PROCESSOR_UNKNOWN for any
+   * other, and before the application has started.
+   */
+  processor(name: string): ProcessRunner {
+    const processors = this.#running.filter((running) => running instanceof ProcessRunner);
+    const found = processors.find((processor) => processor.name === name);
+    if (found !== undefined) return found;
+    const here = processors.map((processor) => processor.name).join(', ') || 'none';
+    throw new HeadwaterError(
+      'PROCESSOR_UNKNOWN',
+      `no processor ${name} runs in this process; there are: ${here}. Check the name, the roles of this process, and that its engine is among forRoot({ engines }).`,
+      { facts: { name } },
+    );
   }
 
   async onApplicationBootstrap(): Promise<void> {

@@ -7,7 +7,7 @@ export interface HeadwaterOptions {
   readonly databaseUrl: string;
   /** The log. May be left out when the only role is `api`. */
   readonly log?: Log;
-  /** What runs on the log: `capture(…)`, `projections()`, `sagas()`. */
+  /** What runs on the log: `capture(…)`, `processors()`, `projections()`, `sagas()`. */
   readonly engines: readonly Engine[];
   /** What this process does. Default: everything. */
   readonly roles?: readonly Role[];

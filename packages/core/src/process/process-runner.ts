@@ -109,6 +109,10 @@ export class ProcessRunner implements Running {
     });
   }
 
+  get name(): string {
+    return this.#definition.name;
+  }
+
   /** The tasks that are worked on, for inspection. */
   get tasks(): ReadonlyMap<number, Task> {
     return this.#tasks;

@@ -1,0 +1,171 @@
+import { ContractError, HeadwaterError, errorMessage } from '../errors/headwater.error.js';
+import { headerText } from '../log/headers.js';
+import type { LogRecord } from '../log/log.js';
+import { decodeMessage, encodeMessage } from '../model/codec.js';
+import { envelopeHeaders } from '../model/envelope.js';
+import { modelOf, type MessageClass } from '../model/model.js';
+import { changeOf, handlerFor, handlersOf, topicsOf, type Change } from '../model/on.js';
+import type { DueTimer, ProcessContext, ProcessorDefinition } from '../process/processor.js';
+import { timerMethodsOf, type ProcessorOptions, type Sent, type TaskContext } from './processor.js';
+
+/** What a method is called for, as its messages name it. */
+interface Cause {
+  /** Of the messages: the same whenever the record is handled again. */
+  readonly id: string;
+  readonly correlation: string | undefined;
+  readonly causation: string | undefined;
+}
+
+type Method = (subject: Change<object> | DueTimer, context: TaskContext) => Sent | Promise<Sent>;
+
+/** A processor class and its instance as a definition. `known`: the classes whose topics exist. */
+export function declaredProcessor(
+  type: MessageClass,
+  instance: object,
+  options: ProcessorOptions,
+  known: readonly MessageClass[],
+): ProcessorDefinition {
+  const { name, version, tables = [], onFailure, onLostInput } = options;
+  const handlers = handlersOf(type);
+  const [timerMethod] = timerMethodsOf(type);
+  const call = (method: string, subject: Change<object> | DueTimer, cause: Cause, context: ProcessContext) => {
+    const task = new DeclaredTask(name, cause, context, known);
+    const sent = (instance as Record<string, Method>)[method]!(subject, task);
+    return isPromise(sent) ? sent.then((late) => task.sendAll(late)) : task.sendAll(sent);
+  };
+  return {
+    name,
+    version,
+    inputs: topicsOf(type),
+    tables: tables.map((table) => modelOf(table)!.topic),
+    ...(onFailure === undefined ? {} : { onFailure }),
+    ...(onLostInput === undefined ? {} : { onLostInput }),
+    onRecord(record, context) {
+      const on = handlerFor(handlers, record);
+      if (on !== undefined) return call(on.method, changeOf(on.type, record), causeOf(name, record), context);
+    },
+    onTimer(timer, context) {
+      const id = `${name}:timer:${timer.id}:${timer.atMs}`;
+      if (timerMethod !== undefined)
+        return call(timerMethod, timer, { id, correlation: undefined, causation: undefined }, context);
+    },
+  };
+}
+
+function causeOf(processor: string, { topic, partition, offset, headers }: LogRecord): Cause {
+  return {
+    id: `${processor}:${topic}:${partition}:${offset}`,
+    correlation: headerText(headers, 'hw_correlation'),
+    causation: headerText(headers, 'ce_id'),
+  };
+}
+
+class DeclaredTask implements TaskContext {
+  readonly #processor: string;
+  readonly #cause: Cause;
+  readonly #context: ProcessContext;
+  readonly #known: readonly MessageClass[];
+  #sent = 0;
+
+  constructor(processor: string, cause: Cause, context: ProcessContext, known: readonly MessageClass[]) {
+    this.#processor = processor;
+    this.#cause = cause;
+    this.#context = context;
+    this.#known = known;
+  }
+
+  get now(): number {
+    return this.#context.now;
+  }
+
+  get timers(): TaskContext['timers'] {
+    return this.#context.timers;
+  }
+
+  get state(): TaskContext['state'] {
+    return this;
+  }
+
+  get<T>(key: string): T | undefined {
+    const value = this.#context.state.get(key);
+    return value === undefined ? undefined : (JSON.parse(value.toString('utf8')) as T);
+  }
+
+  put(key: string, value: unknown): void {
+    this.#context.state.put(key, encodedState(this.#processor, key, value));
+  }
+
+  delete(key: string): void {
+    this.#context.state.delete(key);
+  }
+
+  send(message: object): void {
+    const { topic, type, key, value } = encodeMessage(message);
+    this.#expectKnown(message.constructor as MessageClass);
+    const { id, correlation, causation } = this.#cause;
+    const headers = envelopeHeaders({
+      id: `${id}:${this.#sent++}`,
+      type,
+      source: `processor/${this.#processor}`,
+      subject: key,
+      time: new Date(this.#context.now).toISOString(),
+      correlation,
+      causation,
+    });
+    this.#context.send({ topic, key: Buffer.from(key), value: Buffer.from(value), headers });
+  }
+
+  sendAll(sent: Sent): void {
+    if (Array.isArray(sent)) for (const message of sent as readonly object[]) this.send(message);
+    else if (sent !== undefined) this.send(sent as object);
+  }
+
+  tombstone(type: MessageClass, key: string): void {
+    const model = modelOf(type);
+    if (model?.kind !== 'changelog')
+      throw new ContractError(type.name, ['only a class with @Changelog has tombstones']);
+    this.#expectKnown(type);
+    this.#context.send({ topic: model.topic, key: Buffer.from(key), value: null });
+  }
+
+  table<T extends object>(type: MessageClass<T>): { get(key: string): T | undefined } {
+    const table = this.#context.table(modelOf(type)?.topic ?? type.name);
+    return {
+      get(key) {
+        const value = table.get(key);
+        return value === undefined ? undefined : decodeMessage(type, value);
+      },
+    };
+  }
+
+  #expectKnown(type: MessageClass): void {
+    if (this.#known.includes(type)) return;
+    throw new HeadwaterError(
+      'PROCESS_OUTPUT_UNKNOWN',
+      `processor ${this.#processor} sends ${type.name}, whose topic is unknown. Add it to a forFeature([...]), then retry the parked record.`,
+      { facts: { processor: this.#processor, type: type.name } },
+    );
+  }
+}
+
+function encodedState(processor: string, key: string, value: unknown): Buffer {
+  try {
+    const text = JSON.stringify(value) as string | undefined;
+    if (text !== undefined) return Buffer.from(text);
+  } catch (cause) {
+    throw stateInvalid(processor, key, errorMessage(cause), cause);
+  }
+  throw stateInvalid(processor, key, `${typeof value} has no JSON`);
+}
+
+function stateInvalid(processor: string, key: string, why: string, cause?: unknown): HeadwaterError {
+  return new HeadwaterError(
+    'PROCESS_STATE_INVALID',
+    `processor ${processor} cannot keep its state of ${JSON.stringify(key)}: ${why}. Keep what JSON holds, a bigint as text; then retry the parked record.`,
+    { facts: { processor, key }, cause },
+  );
+}
+
+function isPromise(value: Sent | Promise<Sent>): value is Promise<Sent> {
+  return typeof (value as Promise<Sent> | undefined)?.then === 'function';
+}

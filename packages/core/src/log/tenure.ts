@@ -227,7 +227,8 @@ export function wholly(work: (assignment: Assignment) => Promise<void>): (tenure
       // When the work is over it is of a generation that is over: nothing more is taken under it.
       let last: number | undefined;
       const generation = () => last ?? tenure.membership.generation;
-      const renewed = async (stale: number) => last === undefined && (await tenure.membership.renewed!(stale));
+      const renewed = async (stale: number) =>
+        last === undefined && (await tenure.membership.renewed?.(stale)) === true;
       const membership = membershipOf(tenure.membership, generation, renewed);
       try {
         const partitions = shares.flatMap((share) => share.partitions).sort(byTopic);

@@ -11,7 +11,14 @@ import type { Suspects } from './suspects.js';
 import type { Tables } from './tables.js';
 import { Task } from './task.js';
 import type { TaskState } from './task-state.js';
-import { TOPOLOGY_ENTRY, decodeTopology, expectContinuable, remadeInputs, type Topology } from './topology.js';
+import {
+  TOPOLOGY_ENTRY,
+  decodeTopology,
+  expectContinuable,
+  inputsOf,
+  remadeInputs,
+  type Topology,
+} from './topology.js';
 
 export interface AdmissionContext {
   readonly definition: ProcessorDefinition;
@@ -149,7 +156,8 @@ export class Admission {
     const remade = new Map<number, readonly string[]>();
     for (const [partition, state] of states) {
       const known = decodeTopology(state.get(TOPOLOGY_ENTRY));
-      expectContinuable(known, topology);
+      const includesOffsets = inputsOf(definition).some((topic) => state.includedOffset(topic) !== undefined);
+      expectContinuable(known, topology, includesOffsets);
       remade.set(partition, remadeInputs(known, topology));
     }
     const isRemade = ({ topic, partition }: PartitionOffset) => remade.get(partition)!.includes(topic);

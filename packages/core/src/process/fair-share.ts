@@ -1,9 +1,12 @@
 import type { FetchedBatch, LogReader, PartitionOffset } from '../log/log.js';
 import type { Task } from './task.js';
 
-/** Fetched records that may wait for handlers, over all tasks; half as many again may come with the fetch that exceeds it. */
+/** Fetched records that may wait for handlers, over all tasks; what comes with the fetch that exceeds it is kept too. */
 const MOST_QUEUED = 6_000;
 const LEAST_SHARE = 500;
+/** The same in bytes of keys and values. */
+const MOST_QUEUED_BYTES = 16_000_000;
+const LEAST_SHARE_BYTES = 500_000;
 
 /**
  * Hands fetched records to the tasks, and fetches nothing more for one that holds its share of them: a slow or hot partition fills
@@ -46,13 +49,15 @@ export class FairShare {
 
   /** Holds back what has its share, takes up again what has room; tells how many tasks are held back. */
   balance(): number {
-    const share = Math.max(LEAST_SHARE, Math.ceil(MOST_QUEUED / Math.max(1, this.#tasks.size)));
+    const tasks = Math.max(1, this.#tasks.size);
+    const share = Math.max(LEAST_SHARE, Math.ceil(MOST_QUEUED / tasks));
+    const shareBytes = Math.max(LEAST_SHARE_BYTES, Math.ceil(MOST_QUEUED_BYTES / tasks));
     for (const task of this.#tasks.values()) {
       const inputs = this.#fetched.get(task)?.values() ?? [];
-      if (!this.#held.has(task) && task.queued > share) {
+      if (!this.#held.has(task) && (task.queued > share || task.queuedBytes > shareBytes)) {
         this.#held.add(task);
         for (const { topic, partition } of inputs) this.#reader.drop(topic, partition);
-      } else if (this.#held.has(task) && task.queued <= share / 2) {
+      } else if (this.#held.has(task) && task.queued <= share / 2 && task.queuedBytes <= shareBytes / 2) {
         this.#held.delete(task);
         for (const { topic, partition, next } of inputs) this.#reader.seek(topic, partition, next);
       }

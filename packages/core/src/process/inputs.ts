@@ -2,7 +2,7 @@ import type { Clock } from '../clock/clock.js';
 import { HeadwaterError } from '../errors/headwater.error.js';
 import type { Logger } from '../lifecycle/running.js';
 import type { Log, PartitionOffset } from '../log/log.js';
-import { controlTopicOf, stateTopicOf, type ProcessorDefinition } from './processor.js';
+import { controlTopicOf, parkedTopicOf, stateTopicOf, type ProcessorDefinition } from './processor.js';
 import {
   expectUnchanged,
   expectEqualCounts,
@@ -19,15 +19,15 @@ const LATE_LEADER_MS = 1_000;
 const WATCH_MS = 1_000;
 
 /**
- * Refuses topics that do not fit each other or the state, before the group is joined; then makes the control topic when it is missing,
- * so that a processor from before there was one goes on.
+ * Refuses topics that do not fit each other or the state, before the group is joined; then makes what is missing of its own: the control topic, so that
+ * a processor from before there was one goes on, and the parked topic, without which nothing could be set aside.
  */
 export async function prepareTopics(log: Log, definition: ProcessorDefinition): Promise<void> {
-  const { name, inputs } = definition;
-  const control = controlTopicOf(name);
+  const { name, inputs, outputs = [] } = definition;
+  const own = [controlTopicOf(name), parkedTopicOf(name)];
   const state = stateTopicOf(name);
-  const counts = await log.admin.partitionCounts([...inputs, control, state]);
-  const missing = [...inputs, state].filter((topic) => !counts.has(topic));
+  const counts = await log.admin.partitionCounts([...inputs, ...outputs, ...own, state]);
+  const missing = [...inputs, ...outputs, state].filter((topic) => !counts.has(topic));
   if (missing.length > 0) throw topicMissing(name, missing);
   // Once it has run, the state tells which of them was changed.
   const hasRun = (await log.admin.offsets(state)).some(({ high }) => high > 0);
@@ -35,9 +35,14 @@ export async function prepareTopics(log: Log, definition: ProcessorDefinition): 
   const partitions = counts.get(state)!;
   for (const topic of inputs)
     if (counts.get(topic) !== partitions) throw partitionsChanged(name, topic, partitions, counts.get(topic)!);
-  if (counts.has(control)) return;
+  const [policy] = (await log.admin.diffTopics([{ topic: state, partitions, cleanupPolicy: 'compact' }])).filter(
+    ({ setting }) => setting === 'cleanup.policy',
+  );
+  if (policy !== undefined) throw stateNotCompacted(name, state, policy.found);
   const config = { 'retention.ms': '-1' };
-  await log.admin.ensureTopics([{ topic: control, partitions, cleanupPolicy: 'delete', config }]);
+  const absent = own.filter((topic) => !counts.has(topic));
+  if (absent.length === 0) return;
+  await log.admin.ensureTopics(absent.map((topic) => ({ topic, partitions, cleanupPolicy: 'delete', config })));
 }
 
 export async function findTopics(log: Log, definition: ProcessorDefinition): Promise<FoundTopics> {
@@ -118,6 +123,14 @@ async function rangesOf(log: Log, topics: readonly string[]): Promise<Map<string
 
 const nameOf = ({ topic, partition }: { readonly topic: string; readonly partition: number }): string =>
   `${topic}-${partition}`;
+
+function stateNotCompacted(processor: string, topic: string, found: string | undefined): HeadwaterError {
+  return new HeadwaterError(
+    'PROCESS_STATE_NOT_COMPACTED',
+    `the state topic ${topic} of ${processor} has cleanup.policy=${found}: the broker would remove state that is needed. Set it to compact, then start again.`,
+    { facts: { processor, topic, found } },
+  );
+}
 
 function inputLost(
   processor: string,

@@ -6,7 +6,13 @@ import { groupOf, type ProcessorDefinition } from './processor.js';
 import { inputsOf } from './topology.js';
 
 /** Nothing but a person can mend these. */
-const HALTS = new Set(['PROCESS_HALTED', 'PROCESS_INPUT_LOST', 'PROCESS_PARTITIONS_CHANGED', 'PROCESS_STATE_FOREIGN']);
+const HALTS = new Set([
+  'PROCESS_HALTED',
+  'PROCESS_INPUT_LOST',
+  'PROCESS_PARTITIONS_CHANGED',
+  'PROCESS_STATE_FOREIGN',
+  'PROCESS_STATE_REMADE',
+]);
 
 export interface MemberOptions {
   readonly log: Log;

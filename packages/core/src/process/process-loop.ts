@@ -11,6 +11,7 @@ import type { Room, Sealed, Task } from './task.js';
 
 export interface BatchLimits {
   readonly maxBatchRecords: number;
+  readonly maxBatchBytes: number;
   readonly maxBatchMs: number;
 }
 
@@ -22,6 +23,8 @@ export interface Committed {
 
 export interface LoopContext {
   readonly processor: string;
+  /** The topics that it cannot work without. */
+  readonly needed: readonly string[];
   readonly tenure: Pick<Tenure, 'membership' | 'signal'>;
   readonly reader: LogReader;
   readonly writer: LogWriter;
@@ -29,6 +32,10 @@ export interface LoopContext {
   readonly suspects: Suspects;
   readonly limits: BatchLimits;
   readonly onCommitted: (committed: Committed) => void;
+  /** Until when, by the clock's elapsed time, the end waits for records that are in work; Infinity: for as long as they take. Asked again and again. */
+  readonly drainsUntil: () => number;
+  /** The end did not wait for the records that these partitions were in. */
+  readonly onAbandoned: (partitions: readonly number[]) => void;
   /** While paused nothing is handled; what was handled is still committed. */
   readonly pause: Pause;
   /** Rejects when the work must end for a reason that lies outside of it. */
@@ -50,7 +57,7 @@ const IDLE_COMMIT_MS = 1_000;
 export class ProcessLoop {
   readonly #context: LoopContext;
   readonly #wakeup: Wakeup;
-  readonly #room: Room = { left: 0 };
+  readonly #room: Room = { left: 0, bytes: 0 };
   readonly #tasks = new Map<number, Task>();
   readonly #fairShare: FairShare;
   readonly #pumping = new Map<Task, Promise<void>>();
@@ -62,6 +69,7 @@ export class ProcessLoop {
   /** A share outlives many loops: what this one listens for on it ends with the loop. */
   readonly #forget = new Map<Task, () => void>();
   #closing = false;
+  #abandoned = false;
   /** The log refused a transaction of a member that has lost its place: what was handled on top of that must not be committed. */
   #lost = false;
   #committing: Promise<void> | undefined;
@@ -132,7 +140,7 @@ export class ProcessLoop {
       this.#closing = true;
       this.#stopping.abort();
       this.#refetch.abort();
-      await Promise.all([...this.#pumping.values(), this.#committing, intake, watching]);
+      await Promise.all([...(this.#abandoned ? [] : this.#pumping.values()), this.#committing, intake, watching]);
     }
   }
 
@@ -220,7 +228,12 @@ export class ProcessLoop {
   }
 
   async #commitNext(): Promise<void> {
-    await this.#quiet(SLOW_MS);
+    const { clock } = this.#context;
+    const endsAt = clock.elapsed() + SLOW_MS;
+    await this.#quiet(
+      () => endsAt,
+      (task) => !this.#isSlow(task),
+    );
     const parts = this.#seal();
     if (parts.length === 0) return;
     this.#committing = this.#commit(parts)
@@ -231,14 +244,12 @@ export class ProcessLoop {
       });
   }
 
-  /** Asks the tasks to stop after their present record, and waits for that. Those that do not make it are owed a place in the next transaction. */
-  async #quiet(patienceMs: number): Promise<void> {
+  /** Asks the tasks to stop after their present record, and waits for those that are to be waited for. */
+  async #quiet(endsAt: () => number, isWaitedFor: (task: Task) => boolean): Promise<void> {
     this.#closing = true;
-    const { clock } = this.#context;
-    const endsAt = clock.elapsed() + patienceMs;
-    const unfinished = () => [...this.#pumping.keys()].some((task) => patienceMs === Infinity || !this.#isSlow(task));
-    for (let left = patienceMs; left > 0 && unfinished(); left = endsAt - clock.elapsed())
-      await this.#wakeup.sleep(Math.min(left, POLL_MS));
+    const leftMs = () => endsAt() - this.#context.clock.elapsed();
+    while ([...this.#pumping.keys()].some(isWaitedFor) && leftMs() > 0)
+      await this.#wakeup.sleep(Math.min(leftMs(), POLL_MS));
     this.#closing = false;
   }
 
@@ -250,6 +261,7 @@ export class ProcessLoop {
     const parts: [Task, Sealed][] = [];
     for (const task of this.#tasks.values()) {
       if (this.#pumping.has(task)) {
+        // It did not make it: the next transaction takes it.
         this.#owed.add(task);
         continue;
       }
@@ -282,7 +294,7 @@ export class ProcessLoop {
         this.#lost = true;
         return;
       }
-      if (last !== undefined && isRefused(end)) suspects.refused(units, last, end.cause);
+      if (last !== undefined && isRefused(end, this.#context.needed)) suspects.refused(units, last, end.cause);
       throw commitFailed(processor, end);
     }
     const stamps = new Map(
@@ -295,10 +307,13 @@ export class ProcessLoop {
     onCommitted({ units, parked });
   }
 
-  /** The work ends: what was handled is committed, what was not is left to the next owner. */
+  /** The work ends: what was handled is committed; what was not, or is in a record that takes too long, is left to the next owner. */
   async #drain(): Promise<void> {
-    await this.#quiet(Infinity);
+    const { drainsUntil, onAbandoned } = this.#context;
+    await this.#quiet(drainsUntil, () => true);
     this.#closing = true;
+    this.#abandoned = this.#pumping.size > 0;
+    if (this.#abandoned) onAbandoned([...this.#pumping.keys()].map(({ partition }) => partition));
     await this.#committing;
     if (this.#failure !== undefined) throw this.#failure.error;
     const parts = this.#lost ? [] : this.#seal();
@@ -322,14 +337,15 @@ export class ProcessLoop {
   #widen(): void {
     this.#batches++;
     const { suspects, limits } = this.#context;
+    this.#room.bytes = limits.maxBatchBytes;
     const waiting = [...this.#tasks.values()].some(({ units }) => units > 0);
     if (suspects.narrowing) this.#room.left = waiting ? 0 : 1;
     else this.#room.left = limits.maxBatchRecords;
   }
 }
 
-function isRefused(end: Exclude<Outcome, { outcome: 'committed' }>): boolean {
-  return end.outcome === 'aborted' && end.fenced === undefined && isRecordFault(end.cause);
+function isRefused(end: Exclude<Outcome, { outcome: 'committed' }>, needed: readonly string[]): boolean {
+  return end.outcome === 'aborted' && end.fenced === undefined && isRecordFault(end.cause, needed);
 }
 
 function commitFailed(processor: string, end: Exclude<Outcome, { outcome: 'committed' }>): HeadwaterError {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { errorMessage } from '../errors/headwater.error.js';
+import { HeadwaterError, errorMessage } from '../errors/headwater.error.js';
 import type { GroupOptions, Log, LogWriter, Tenure } from '../log/log.js';
 import { partitionOf } from '../log/partitioner.js';
 import type { Health, Logger, Running } from '../lifecycle/running.js';
@@ -13,13 +13,13 @@ import { Member } from './member.js';
 import { Pause } from './pause.js';
 import { ProcessLoop } from './process-loop.js';
 import { processMetrics } from './process-metrics.js';
-import { groupOf, type ProcessorDefinition } from './processor.js';
+import { groupOf, parkedTopicOf, type ProcessorDefinition } from './processor.js';
 import type { RestoreProgress } from './restore.js';
 import { memoryStore, type OpenStateStore } from './state-store.js';
 import { Suspects } from './suspects.js';
 import { Tables, withTables } from './tables.js';
 import type { Task } from './task.js';
-import { topologyOf } from './topology.js';
+import { neededTopics, topologyOf } from './topology.js';
 
 export interface ProcessOptions {
   readonly log: Log;
@@ -29,10 +29,14 @@ export interface ProcessOptions {
   readonly instanceId?: string;
   /** Records and timers per transaction at most. Default 4,000. */
   readonly maxBatchRecords?: number;
+  /** Bytes that the handlers of a transaction write and send, at most: the record that reaches it is the last. Default 8,000,000. */
+  readonly maxBatchBytes?: number;
   /** How long a transaction may wait for more records while there are more to handle. Default 100. */
   readonly maxBatchMs?: number;
   /** Where the tasks keep their state. Default: in memory. */
   readonly openStore?: OpenStateStore;
+  /** How long `stop` waits for a record that is in work. Then it is left to the next owner, who handles it from its start. Default 30,000. */
+  readonly drainTimeoutMs?: number;
   /**
    * `all`: this instance also keeps the states of the partitions that others own, so that it can take any of them over at once, at the cost
    * of reading all state topics and holding all states. Choose it when a restore would take too long. Default `none`.
@@ -56,6 +60,7 @@ export interface LocalValue {
 }
 
 const TOMBSTONES_MS = 24 * 3_600_000;
+const DRAIN_TIMEOUT_MS = 30_000;
 
 /**
  * Runs a processor as one member of its group: exactly once, from topics to topics.
@@ -79,6 +84,7 @@ export class ProcessRunner implements Running {
   readonly #tables: Tables;
   readonly #counts = { handled: 0, parked: 0, transactions: 0, restarts: 0 };
   #working = false;
+  #drainsUntil = Infinity;
   #tasks: ReadonlyMap<number, Task> = new Map();
   #restoring: RestoreProgress | undefined;
   #status: Health['status'] = 'starting';
@@ -175,7 +181,12 @@ export class ProcessRunner implements Running {
     this.#pause.resume();
   }
 
+  /** Commits what was handled, leaves the group and closes. May be called twice. */
   async stop(): Promise<void> {
+    this.#drainsUntil = Math.min(
+      this.#drainsUntil,
+      this.#clock.elapsed() + (this.#options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS),
+    );
     await this.#member.stop();
     await this.#writer.close();
     await this.#states.close();
@@ -190,6 +201,19 @@ export class ProcessRunner implements Running {
     this.#options.logger.error(`processor ${this.#definition.name} has stopped: ${this.#lastError}`);
   }
 
+  #abandoned(partitions: readonly number[]): void {
+    const { name } = this.#definition;
+    const { drainTimeoutMs = DRAIN_TIMEOUT_MS, logger } = this.#options;
+    const error = new HeadwaterError(
+      'PROCESS_DRAIN_TIMED_OUT',
+      `processor ${name}, partition ${partitions.join(', ')}: a record was still in work ${drainTimeoutMs} ms after stop. Nothing of it is kept, the next owner handles it again. ` +
+        'Make its handler shorter, or raise drainTimeoutMs.',
+      { facts: { processor: name, partitions, drainTimeoutMs } },
+    );
+    this.#lastError = error.message;
+    logger.warn(error.message);
+  }
+
   #failed(error: unknown): void {
     this.#counts.restarts++;
     this.#lastError = errorMessage(error);
@@ -200,7 +224,8 @@ export class ProcessRunner implements Running {
   }
 
   async #work(tenure: Tenure): Promise<void> {
-    const { log, logger, maxBatchRecords = 4_000, maxBatchMs = 100, tombstonesMs = TOMBSTONES_MS } = this.#options;
+    const { log, logger, tombstonesMs = TOMBSTONES_MS } = this.#options;
+    const { maxBatchRecords = 4_000, maxBatchBytes = 8_000_000, maxBatchMs = 100 } = this.#options;
     const definition = this.#definition;
     const topology = topologyOf(definition, await findTopics(log, definition));
     // P7: fence, then offsets, then state: the offsets wait for our own predecessor's transaction, the state for the offsets.
@@ -211,17 +236,20 @@ export class ProcessRunner implements Running {
     const over = new AbortController();
     const loop = new ProcessLoop({
       processor: definition.name,
+      needed: [...neededTopics(definition), parkedTopicOf(definition.name)],
       tenure,
       reader,
       writer: this.#writer,
       clock: this.#clock,
       suspects: this.#suspects,
-      limits: { maxBatchRecords, maxBatchMs },
+      limits: { maxBatchRecords, maxBatchBytes, maxBatchMs },
       onCommitted: ({ units, parked }) => {
         this.#counts.transactions++;
         this.#counts.handled += units;
         this.#counts.parked += parked;
       },
+      drainsUntil: () => this.#drainsUntil,
+      onAbandoned: (partitions) => this.#abandoned(partitions),
       pause: this.#pause,
       watch: (signal) => watchTopics(log, definition, topology, this.#clock, signal),
     });

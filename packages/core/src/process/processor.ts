@@ -8,6 +8,7 @@ export interface ProcessContext {
   /** Keyed state of this task. Reads see what earlier records of the same batch wrote. */
   readonly state: {
     get(key: string): Buffer | undefined;
+    /** The Buffer belongs to the state from now on, as those in `send` to the log: do not change it. */
     put(key: string, value: Buffer): void;
     delete(key: string): void;
   };
@@ -61,6 +62,11 @@ export interface ProcessorDefinition {
   readonly inputs: readonly string[];
   /** Compacted topics of any partition count that every instance keeps whole in memory, read before the first record is handled. */
   readonly tables?: readonly string[];
+  /**
+   * The topics it sends to. Declared, they are waited for before anything is handled, and a record that is sent elsewhere is parked at once; not declared, one that
+   * is sent to a topic that does not exist is parked when the log has refused it.
+   */
+  readonly outputs?: readonly string[];
   onRecord(record: LogRecord, context: ProcessContext): void | Promise<void>;
   onTimer?(timer: DueTimer, context: ProcessContext): void | Promise<void>;
   /** Default: three attempts, then `park`. */

@@ -1,22 +1,27 @@
 import { HeadwaterError } from '../errors/headwater.error.js';
-import type { OutRecord } from '../log/log.js';
+import type { Header, OutRecord } from '../log/log.js';
 import type { Table } from './global-table.js';
 import type { ProcessContext } from './processor.js';
 import { tableUnknown } from './tables.js';
 import type { WriteSet } from './write-set.js';
+
+const LAST_PARTITION = 2 ** 31 - 1;
+const NO_HEADERS: readonly Header[] = [];
 
 /** What one call of a handler may do, until it is over. One object per call, because there are a hundred thousand a second. */
 export class Scope implements ProcessContext {
   readonly now: number;
   readonly #writes: WriteSet;
   readonly #onTimer: ((id: string) => void) | undefined;
+  readonly #outputs: ReadonlySet<string> | undefined;
   #over = false;
   /** The key asked for last, and its entry: most handlers read what they write. */
   #key: string | undefined;
   #entry = '';
 
-  /** `onTimer` is told of each timer that is set or cancelled. */
-  constructor(writes: WriteSet, now: number, onTimer?: (id: string) => void) {
+  /** `onTimer` is told of each timer that is set or cancelled; `outputs`: the only topics to send to. */
+  constructor(writes: WriteSet, now: number, onTimer?: (id: string) => void, outputs?: ReadonlySet<string>) {
+    this.#outputs = outputs;
     this.#writes = writes;
     this.now = now;
     this.#onTimer = onTimer;
@@ -31,10 +36,13 @@ export class Scope implements ProcessContext {
   }
 
   get(key: string): Buffer | undefined {
-    return this.#open().get(this.#entryOf(key));
+    const value = this.#open().get(this.#entryOf(key));
+    // A copy: what the handler does with it is no write (P5).
+    return value === undefined ? undefined : Buffer.from(value);
   }
 
   put(key: string, value: Buffer): void {
+    if (!Buffer.isBuffer(value)) throw argumentInvalid('state.put', 'the value', 'a Buffer', value);
     this.#open().set(this.#entryOf(key), value);
   }
 
@@ -43,6 +51,7 @@ export class Scope implements ProcessContext {
   }
 
   set(id: string, atMs: number): void {
+    if (!Number.isFinite(atMs)) throw argumentInvalid('timers.set', 'the time', 'a finite number', atMs);
     this.#open().set(`t:${id}`, Buffer.from(String(atMs)));
     this.#onTimer?.(id);
   }
@@ -54,6 +63,8 @@ export class Scope implements ProcessContext {
   }
 
   send(record: OutRecord): void {
+    check(record);
+    if (this.#outputs !== undefined && !this.#outputs.has(record.topic)) throw outputUnknown(record.topic);
     this.#open().send(record);
   }
 
@@ -84,4 +95,35 @@ export class Scope implements ProcessContext {
     }
     return this.#writes;
   }
+}
+
+/** What the log could not even encode would end the work of all records, again and again; so it ends this one. */
+function check({ topic, partition, key, value, headers = NO_HEADERS, timestamp }: OutRecord): void {
+  if (typeof topic !== 'string' || topic === '') throw argumentInvalid('send', 'the topic', 'a name', topic);
+  if (key !== null && !Buffer.isBuffer(key)) throw argumentInvalid('send', 'the key', 'a Buffer or null', key);
+  if (value !== null && !Buffer.isBuffer(value)) throw argumentInvalid('send', 'the value', 'a Buffer or null', value);
+  if (partition !== undefined && !(Number.isInteger(partition) && partition >= 0 && partition <= LAST_PARTITION))
+    throw argumentInvalid('send', 'the partition', 'its number, or absent', partition);
+  if (timestamp !== undefined && !Number.isSafeInteger(timestamp))
+    throw argumentInvalid('send', 'the timestamp', 'whole milliseconds, or absent', timestamp);
+  for (const [name, bytes] of headers)
+    if (typeof name !== 'string' || (bytes !== null && !Buffer.isBuffer(bytes)))
+      throw argumentInvalid('send', `header ${String(name)}`, 'a name and a Buffer or null', bytes);
+}
+
+function outputUnknown(topic: string): HeadwaterError {
+  return new HeadwaterError(
+    'PROCESS_OUTPUT_UNKNOWN',
+    `the handler sends to ${topic}, which is not among the outputs of its processor. Add it there, or mend the handler; then retry the parked record.`,
+    { facts: { topic } },
+  );
+}
+
+function argumentInvalid(call: string, what: string, wanted: string, found: unknown): HeadwaterError {
+  const shown = typeof found === 'object' && found !== null ? found.constructor.name : String(found);
+  return new HeadwaterError(
+    'PROCESS_ARGUMENT_INVALID',
+    `${call}: ${what} is ${shown} instead of ${wanted}. Mend the handler, then retry the parked record.`,
+    { facts: { call } },
+  );
 }

@@ -1,4 +1,4 @@
-import { errorCode } from '../errors/headwater.error.js';
+import { HeadwaterError, errorCode } from '../errors/headwater.error.js';
 import type { LogRecord } from '../log/log.js';
 import type { DueTimer } from './processor.js';
 
@@ -12,10 +12,14 @@ export interface Verdict {
 }
 
 /** The log refuses such a record whenever it is sent; no state of the cluster changes that. */
-const RECORD_FAULTS = new Set(['RECORD_TOO_LARGE', 'LOG_PARTITION_MISSING']);
+const RECORD_FAULTS = new Set(['RECORD_TOO_LARGE', 'RECORD_INVALID', 'LOG_PARTITION_MISSING']);
 
-export function isRecordFault(error: unknown): boolean {
-  return RECORD_FAULTS.has(errorCode(error) ?? '');
+/** `needed`: the topics that the processor waits for when they are missing; any other that a record was sent to is that record's fault. */
+export function isRecordFault(error: unknown, needed: readonly string[]): boolean {
+  const code = errorCode(error) ?? '';
+  if (code !== 'LOG_TOPIC_MISSING') return RECORD_FAULTS.has(code);
+  const topic = error instanceof HeadwaterError ? error.facts['topic'] : undefined;
+  return typeof topic === 'string' && !needed.includes(topic);
 }
 
 /**

@@ -17,9 +17,10 @@ const SLICE_MS = 5;
 /** Memory for one run while another is being committed. */
 const MOST_RUN_BYTES = 1_048_576;
 
-/** How many records and timers may still join the batch that is being filled. Shared by the tasks of an instance. */
+/** How many records and timers, and how many bytes of what they write, may still join the batch that is being filled. Shared by the tasks of an instance. */
 export interface Room {
   left: number;
+  bytes: number;
 }
 
 /** A part of a task's work, ready for a transaction. */
@@ -55,9 +56,11 @@ export class Task {
   readonly #changed = new Set<string>();
   #queue: FetchedBatch[] = [];
   #at = 0;
+  #queuedBytes = 0;
   #open: WriteSet;
   #sealed: WriteSet | undefined;
   #units = 0;
+  #chargedBytes = 0;
   #waitingSince: number | undefined;
   #handled = 0;
   #parked = 0;
@@ -90,6 +93,7 @@ export class Task {
 
   enqueue(batch: FetchedBatch): void {
     this.#queue.push(batch);
+    this.#queuedBytes += bytesOf(batch);
     this.#ends.set(batch.topic, batch.lastStableOffset);
   }
 
@@ -103,6 +107,11 @@ export class Task {
   /** Fetched records that no handler has seen. */
   get queued(): number {
     return this.#queue.reduce((sum, { records }) => sum + records.length, -this.#at);
+  }
+
+  /** Of the batches that are not handled whole. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
   }
 
   get hasWork(): boolean {
@@ -150,6 +159,7 @@ export class Task {
       const record = batch.records[this.#at]!;
       const handling = record.topic === this.#controlTopic ? this.#control(record) : this.#run({ record });
       if (handling !== undefined) await this.#waitFor(handling);
+      this.#charge(room);
       this.#at++;
       this.#moveTo(record.topic, record.offset + 1);
       if (handled % 64 === 0 && this.#clock.elapsed() >= sliceEndsAt) {
@@ -201,6 +211,7 @@ export class Task {
     this.#handled += this.#units;
     this.#units = 0;
     this.#parked = 0;
+    this.#chargedBytes = 0;
     return result;
   }
 
@@ -219,8 +230,17 @@ export class Task {
     for (const topic of this.#next.keys()) this.#changed.add(topic);
   }
 
+  /** A batch that takes as many bytes as it may is full. */
+  #charge(room: Room): void {
+    const { bytes } = this.#open;
+    room.bytes -= bytes - this.#chargedBytes;
+    this.#chargedBytes = bytes;
+    if (room.bytes <= 0) room.left = 0;
+  }
+
   #finish(batch: FetchedBatch): void {
     this.#queue.shift();
+    this.#queuedBytes -= bytesOf(batch);
     this.#at = 0;
     this.#moveTo(batch.topic, batch.nextOffset);
   }
@@ -238,6 +258,7 @@ export class Task {
       if (!this.#isSet(timer)) continue;
       room.left--;
       await this.#run({ timer, partition: this.partition });
+      this.#charge(room);
     }
   }
 
@@ -269,6 +290,12 @@ export class Task {
   #count(parked: boolean): void {
     if (parked) this.#parked++;
   }
+}
+
+function bytesOf({ records }: FetchedBatch): number {
+  let bytes = 0;
+  for (const { key, value } of records) bytes += (key?.length ?? 0) + (value?.length ?? 0);
+  return bytes;
 }
 
 const timerEntry = ({ id }: DueTimer): string => `t:${id}`;

@@ -8,6 +8,8 @@ export interface Topology {
   readonly processor: string;
   readonly version: number;
   readonly partitions: number;
+  /** The id of the state topic. */
+  readonly state: string;
   /** The id of each input: it changes when the topic is deleted and made again. */
   readonly inputs: Readonly<Record<string, string>>;
 }
@@ -28,7 +30,7 @@ export function inputsOf({ name, inputs }: ProcessorDefinition): readonly string
 
 /** Every topic a task cannot work without. */
 export function neededTopics(definition: ProcessorDefinition): readonly string[] {
-  return [...inputsOf(definition), stateTopicOf(definition.name)];
+  return [...inputsOf(definition), stateTopicOf(definition.name), ...(definition.outputs ?? [])];
 }
 
 /** Throws when a topic is missing, or when an input does not have as many partitions as the state. */
@@ -42,7 +44,7 @@ export function topologyOf(definition: ProcessorDefinition, { counts, ids }: Fou
     if (count !== partitions) throw partitionsChanged(processor, topic, partitions, count);
   }
   const inputs = Object.fromEntries(inputsOf(definition).map((topic) => [topic, ids.get(topic)!]));
-  return { format: FORMAT, processor, version, partitions, inputs };
+  return { format: FORMAT, processor, version, partitions, state: ids.get(stateTopicOf(processor))!, inputs };
 }
 
 export function expectEqualCounts(
@@ -65,6 +67,7 @@ export function expectUnchanged(began: Topology, definition: ProcessorDefinition
   const now = topologyOf(definition, found);
   if (now.partitions !== began.partitions)
     throw partitionsChanged(began.processor, stateTopicOf(began.processor), began.partitions, now.partitions);
+  if (now.state !== began.state) throw stateRemade(began.processor, 'was deleted and made again');
   const remade = remadeInputs(began, now);
   if (remade.length > 0) {
     throw new HeadwaterError(
@@ -75,8 +78,12 @@ export function expectUnchanged(began: Topology, definition: ProcessorDefinition
   }
 }
 
-/** Throws when a state cannot be continued by a definition. `known`: what the state says of itself; undefined: it is new. */
-export function expectContinuable(known: Topology | undefined, now: Topology): void {
+/**
+ * Throws when a state cannot be continued by a definition. `known`: what the state says of itself; undefined: it is new, or lost what was written first
+ * (`includesOffsets`).
+ */
+export function expectContinuable(known: Topology | undefined, now: Topology, includesOffsets: boolean): void {
+  if (known === undefined && includesOffsets) throw stateRemade(now.processor, 'lacks its beginning');
   if (known === undefined) return;
   const refuse = (what: string, remedy: string) => {
     const facts = { processor: now.processor, known, declared: now };
@@ -109,6 +116,16 @@ export const encodeTopology = (topology: Topology): Buffer => Buffer.from(JSON.s
 
 export function decodeTopology(value: Buffer | undefined): Topology | undefined {
   return value === undefined ? undefined : (JSON.parse(value.toString('utf8')) as Topology);
+}
+
+function stateRemade(processor: string, what: string): HeadwaterError {
+  const topic = stateTopicOf(processor);
+  return new HeadwaterError(
+    'PROCESS_STATE_REMADE',
+    `the state topic ${topic} ${what}: state that was in it is gone. Stop all instances; bring the topic back, or have the processor begin anew: ` +
+      `make the topic again, delete the group headwater.${processor}, and start.`,
+    { facts: { processor, topic } },
+  );
 }
 
 export function topicMissing(processor: string, missing: readonly string[]): HeadwaterError {

@@ -34,6 +34,7 @@ export class UnitRunner {
   readonly #partition: number;
   readonly #clock: Clock;
   readonly #suspects: Suspects;
+  readonly #outputs: ReadonlySet<string> | undefined;
   #mayBeParked: boolean;
 
   constructor(
@@ -43,6 +44,7 @@ export class UnitRunner {
     suspects: Suspects,
   ) {
     this.#definition = definition;
+    this.#outputs = definition.outputs && new Set(definition.outputs);
     this.#policy = definition.onFailure ?? DEFAULT_FAILURE_POLICY;
     this.#partition = task.partition;
     this.#mayBeParked = task.hasParked;
@@ -134,7 +136,7 @@ export class UnitRunner {
   /** Of one id only the latest timer counts: what is set or cancelled is not parked any more. */
   #scope(writes: WriteSet): Scope {
     const onTimer = this.#mayBeParked ? (id: string) => void dropAll(writes, timerSequence(id)) : undefined;
-    return new Scope(writes, this.#clock.now(), onTimer);
+    return new Scope(writes, this.#clock.now(), onTimer, this.#outputs);
   }
 
   #call(unit: Unit, scope: Scope, writes: WriteSet): void | Promise<void> {

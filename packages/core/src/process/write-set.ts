@@ -10,6 +10,9 @@ export interface EntryWrites extends Entries {
   set(entry: string, value: Buffer | null): void;
 }
 
+/** Names, lengths and the like. */
+const ENTRY_BYTES = 32;
+
 /**
  * What handling changed on top of what is below: entries written and records sent, with one savepoint. Reads see the writes.
  * P5: a failed attempt is rolled back to the savepoint and leaves no trace.
@@ -22,9 +25,16 @@ export class WriteSet implements EntryWrites {
   /** Entry and former value, alternating, since the savepoint. */
   readonly #undo: (string | Buffer | null | undefined)[] = [];
   #sentBefore = 0;
+  #bytes = 0;
+  #bytesBefore = 0;
 
   constructor(below: Entries) {
     this.below = below;
+  }
+
+  /** What was written and sent takes, about: of an entry that was written twice, both. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   get isEmpty(): boolean {
@@ -39,15 +49,18 @@ export class WriteSet implements EntryWrites {
   set(entry: string, value: Buffer | null): void {
     this.#undo.push(entry, this.entries.get(entry));
     this.entries.set(entry, value);
+    this.#bytes += ENTRY_BYTES + (value?.length ?? 0);
   }
 
   send(record: OutRecord): void {
     this.sent.push(record);
+    this.#bytes += ENTRY_BYTES + (record.key?.length ?? 0) + (record.value?.length ?? 0);
   }
 
   savepoint(): void {
     this.#undo.length = 0;
     this.#sentBefore = this.sent.length;
+    this.#bytesBefore = this.#bytes;
   }
 
   rollback(): void {
@@ -59,5 +72,6 @@ export class WriteSet implements EntryWrites {
     }
     this.#undo.length = 0;
     this.sent.length = this.#sentBefore;
+    this.#bytes = this.#bytesBefore;
   }
 }

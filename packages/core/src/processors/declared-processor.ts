@@ -86,20 +86,20 @@ class DeclaredTask implements TaskContext {
     return this;
   }
 
-  get<T>(key: string): T | undefined {
+  readonly get = <T>(key: string): T | undefined => {
     const value = this.#context.state.get(key);
     return value === undefined ? undefined : (JSON.parse(value.toString('utf8')) as T);
-  }
+  };
 
-  put(key: string, value: unknown): void {
+  readonly put = (key: string, value: unknown): void => {
     this.#context.state.put(key, encodedState(this.#processor, key, value));
-  }
+  };
 
-  delete(key: string): void {
+  readonly delete = (key: string): void => {
     this.#context.state.delete(key);
-  }
+  };
 
-  send(message: object): void {
+  readonly send = (message: object): void => {
     const { topic, type, key, value } = encodeMessage(message);
     this.#expectKnown(message.constructor as MessageClass);
     const { id, correlation, causation } = this.#cause;
@@ -113,22 +113,22 @@ class DeclaredTask implements TaskContext {
       causation,
     });
     this.#context.send({ topic, key: Buffer.from(key), value: Buffer.from(value), headers });
-  }
+  };
 
   sendAll(sent: Sent): void {
     if (Array.isArray(sent)) for (const message of sent as readonly object[]) this.send(message);
     else if (sent !== undefined) this.send(sent as object);
   }
 
-  tombstone(type: MessageClass, key: string): void {
+  readonly tombstone = (type: MessageClass, key: string): void => {
     const model = modelOf(type);
     if (model?.kind !== 'changelog')
       throw new ContractError(type.name, ['only a class with @Changelog has tombstones']);
     this.#expectKnown(type);
     this.#context.send({ topic: model.topic, key: Buffer.from(key), value: null });
-  }
+  };
 
-  table<T extends object>(type: MessageClass<T>): { get(key: string): T | undefined } {
+  readonly table = <T extends object>(type: MessageClass<T>): { get(key: string): T | undefined } => {
     const table = this.#context.table(modelOf(type)?.topic ?? type.name);
     return {
       get(key) {
@@ -136,7 +136,7 @@ class DeclaredTask implements TaskContext {
         return value === undefined ? undefined : decodeMessage(type, value);
       },
     };
-  }
+  };
 
   #expectKnown(type: MessageClass): void {
     if (this.#known.includes(type)) return;

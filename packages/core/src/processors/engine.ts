@@ -7,7 +7,7 @@ import { declaredProcessor } from './declared-processor.js';
 import { processorOf, timerMethodsOf, type ProcessorOptions } from './processor.js';
 
 /** How processors run; the same for all of an application. */
-export type ProcessorsOptions = Pick<ProcessOptions, 'openStore' | 'maxBatchRecords' | 'maxBatchMs' | 'group'>;
+export type ProcessorsOptions = Omit<ProcessOptions, 'log' | 'logger' | 'clock' | 'instanceId' | 'standby'>;
 
 /** The topics of a processor besides its inputs and outputs. */
 export function processorTopics(name: string): PlannedTopic[] {

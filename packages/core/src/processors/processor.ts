@@ -19,7 +19,7 @@ export interface ProcessorOptions {
 
 /**
  * What a method of a processor may do besides returning messages. All of it becomes real together with the offset of the record, or not at all; when the
- * method throws, none of it does.
+ * method throws, none of it does. Its parts may be taken out of it: `({ state, send }: TaskContext)`.
  */
 export interface TaskContext {
   /** Wall time of this batch, milliseconds since 1970. */
@@ -36,14 +36,14 @@ export interface TaskContext {
   /** `set` has the `@OnTimer()` method called once, not before `atMs`, across crashes; setting the same id again moves it. */
   readonly timers: ProcessContext['timers'];
   /** Publishes a message, as returning it does. Throws when it breaks its contract, or when its class is in no `forFeature([...])`. */
-  send(message: object): void;
+  readonly send: (message: object) => void;
   /** Takes a key out of a changelog. */
-  tombstone(type: MessageClass, key: string): void;
+  readonly tombstone: (type: MessageClass, key: string) => void;
   /**
    * A changelog that the processor declared among its `tables`, as far as this instance has read it: no part of the transaction, a record that is
    * handled again after a crash may see a later row.
    */
-  table<T extends object>(type: MessageClass<T>): { get(key: string): T | undefined };
+  readonly table: <T extends object>(type: MessageClass<T>) => { get(key: string): T | undefined };
 }
 
 /** What a method of a processor gives: messages to publish, in order. */

@@ -91,13 +91,13 @@ class Totals {
   }
 
   @OnTimer()
-  due({ id }: DueTimer, context: TaskContext) {
-    const { cents } = context.state.get<{ cents: number }>(id)!;
+  due({ id }: DueTimer, { state, table, tombstone }: TaskContext) {
+    const { cents } = state.get<{ cents: number }>(id)!;
     if (cents >= 1_000) {
-      context.tombstone(Total, id);
-      context.state.delete(id);
+      tombstone(Total, id);
+      state.delete(id);
     }
-    const name = context.table(Customer).get(id)?.fullName ?? 'customer';
+    const name = table(Customer).get(id)?.fullName ?? 'customer';
     return [made(Mailed, { customer: id, text: `${this.letters.greeting} ${name}: ${cents}` })];
   }
 }

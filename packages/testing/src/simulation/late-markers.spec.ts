@@ -23,8 +23,11 @@ it('S61 fires a timer once when the marker on the state topic lands after anothe
   const run = (name: string) =>
     new ProcessRunner(alarm(name), { log: log.client().log, clock, logger: silentLogger, instanceId: name });
   await clock.run(async () => {
-    const topics = ['input', 'output', parkedTopicOf('alarm'), stateTopicOf('alarm')];
-    await log.admin.ensureTopics(topics.map((topic) => ({ topic, partitions: 1, cleanupPolicy: 'delete' })));
+    const topics = ['input', 'output', parkedTopicOf('alarm')];
+    await log.admin.ensureTopics([
+      ...topics.map((topic) => ({ topic, partitions: 1, cleanupPolicy: 'delete' }) as const),
+      { topic: stateTopicOf('alarm'), partitions: 1, cleanupPolicy: 'compact' },
+    ]);
     const first = run('first');
     const producer = log.writer({ transactionalId: 'producer' });
     await producer.fence();

@@ -21,7 +21,7 @@ async function inMemory(
       of('input'),
       { ...of('output'), config: { 'max.message.bytes': '1000' } },
       of(parkedTopicOf(name)),
-      of(stateTopicOf(name)),
+      { ...of(stateTopicOf(name)), cleanupPolicy: 'compact' },
     ]);
     const producer = log.writer({ transactionalId: 'producer' });
     await producer.fence();

@@ -266,8 +266,6 @@ export class ProcessLoop {
         continue;
       }
       this.#owed.delete(task);
-      // P11: a unit that may be refused goes alone. What else was handled meanwhile waits for the next transaction.
-      if (this.#context.suspects.narrowing && task.units > 0 && parts.some(([, { units }]) => units > 0)) continue;
       const sealed = task.seal();
       if (sealed !== undefined) parts.push([task, sealed]);
     }
@@ -333,7 +331,7 @@ export class ProcessLoop {
     return Math.max(1, patienceMs);
   }
 
-  /** A new batch begins. Units that the log may refuse go alone. */
+  /** A new batch begins. P11: units that the log may refuse go alone, also when one was in work while others were committed. */
   #widen(): void {
     this.#batches++;
     const { suspects, limits } = this.#context;

@@ -4,9 +4,10 @@ import type { OutRecord, ProcessorDefinition } from '@headwater/core';
 import { memoryLog } from '../memory-log/memory-log.js';
 import { virtualClock } from '../virtual-clock/virtual-clock.js';
 
-/** In virtual time, on topics of two partitions, the output of which takes small records only. `produce` writes to the input. */
+/** In virtual time, on topics of so many partitions, the output of which takes small records only. `produce` writes to the input. */
 async function inMemory(
   name: string,
+  partitions: number,
   play: (
     log: ReturnType<typeof memoryLog>,
     clock: ReturnType<typeof virtualClock>,
@@ -16,7 +17,7 @@ async function inMemory(
   const clock = virtualClock(1);
   const log = memoryLog({ clock });
   await clock.run(async () => {
-    const of = (topic: string) => ({ topic, partitions: 2, cleanupPolicy: 'delete' }) as const;
+    const of = (topic: string) => ({ topic, partitions, cleanupPolicy: 'delete' }) as const;
     await log.admin.ensureTopics([
       of('input'),
       { ...of('output'), config: { 'max.message.bytes': '1000' } },
@@ -31,7 +32,7 @@ async function inMemory(
 }
 
 it('S45 finds and parks the record whose output is refused while another partition is in the middle of slow ones', () =>
-  inMemory('copy', async (log, clock, produce) => {
+  inMemory('copy', 2, async (log, clock, produce) => {
     const definition: ProcessorDefinition = {
       name: 'copy',
       inputs: ['input'],
@@ -52,7 +53,7 @@ it('S45 finds and parks the record whose output is refused while another partiti
   }));
 
 it('S45 finds the record whose output is refused while another partition has more to handle than it will ever be through with', () =>
-  inMemory('busy', async (log, clock, produce) => {
+  inMemory('busy', 2, async (log, clock, produce) => {
     const definition: ProcessorDefinition = {
       name: 'busy',
       inputs: ['input'],
@@ -79,3 +80,44 @@ it('S45 finds the record whose output is refused while another partition has mor
     await runner.stop();
     await slow.close();
   }));
+
+it.each([200, 300, 400])(
+  'S45 finds the record whose output is refused while others of %s ms are in work when what needs no handler is committed',
+  (slowMs) =>
+    inMemory('moving', 4, async (log, clock, produce) => {
+      const definition: ProcessorDefinition = {
+        name: 'moving',
+        inputs: ['input'],
+        async onRecord({ partition, key, value }, context) {
+          if (partition === 1) await clock.wait(slowMs);
+          const isBig = key!.toString() === 'big';
+          context.send({ topic: 'output', partition, key, value: isBig ? Buffer.alloc(5_000) : value });
+        },
+      };
+      const to = (partition: number, keys: readonly string[]) =>
+        keys.map((key) => ({ partition, key: Buffer.from(key), value: Buffer.from('x') }));
+      const numbers = Array.from({ length: 40 }, (_, n) => `${n}`);
+      await produce([...to(1, numbers), ...to(3, ['big', ...numbers])]);
+      // The position of partition 2 moves all the time, over offsets without records: each work begins with a transaction for that.
+      const aborting = log.writer({ transactionalId: 'aborting' });
+      await aborting.fence();
+      let isOver = false;
+      const moving = (async () => {
+        while (!isOver) {
+          const transaction = aborting.begin();
+          await transaction.append([{ topic: 'input', partition: 2, key: null, value: Buffer.from('x') }]);
+          await transaction.abort();
+          await clock.wait(100);
+        }
+      })();
+      // So that the slow record ends before that transaction does.
+      const { log: far } = log.client({ clock, latencyMs: () => 100 });
+      const runner = new ProcessRunner(definition, { log: far, clock, logger: silentLogger, instanceId: 'one' });
+      await clock.wait(40_000);
+      expect((await log.admin.offsets(parkedTopicOf('moving'))).map(({ high }) => high)).toEqual([0, 0, 0, 2]);
+      isOver = true;
+      await moving;
+      await runner.stop();
+      await far.close();
+    }),
+);

@@ -2,9 +2,9 @@
 import { ProcessRunner } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
 
-// With `trace` it names every record it handles, with `port` it reaches the brokers through a proxy there, with `blocks` a record can block
-// its event loop; `group` and `writer` hold their time-outs.
-const { brokers, name, input, output, instanceId, clientId, requestTimeoutMs, port, trace, blocks, group, writer } =
+// With `trace` it names every record it handles, with `port` it reaches the brokers through a proxy there, with `stalls` a record can block
+// its event loop or stop it, in the middle of its handler; `group` and `writer` hold their time-outs.
+const { brokers, name, input, output, instanceId, clientId, requestTimeoutMs, port, trace, stalls, group, writer } =
   JSON.parse(process.argv[2]);
 const text = (key, value) => ({ topic: output, key: Buffer.from(key), value: Buffer.from(value) });
 const logger = { log: () => undefined, error: () => undefined, warn: (line) => process.stderr.write(`${line}\n`) };
@@ -16,7 +16,8 @@ const kafka = {
   ...(port === undefined ? {} : { connect: () => ({ host: '127.0.0.1', port }) }),
 };
 
-function block(ms) {
+function stall(ms) {
+  if (stalls === 'stopped') return process.kill(process.pid, 'SIGSTOP');
   const until = performance.now() + ms;
   while (performance.now() < until);
 }
@@ -36,7 +37,7 @@ const runner = new ProcessRunner(
       if (trace) process.stdout.write(`handled ${record.partition}/${record.offset}\n`);
       const key = record.key.toString();
       const [kind, number] = record.value.toString().split(' ');
-      if (kind === 'block') return blocks ? block(Number(number)) : undefined;
+      if (kind === 'stall' && stalls !== undefined) stall(Number(number));
       if (kind === 'poison') throw new Error('poison');
       if (kind === 'alarm') return context.timers.set(key, Number(number));
       const sum = String(Number(context.state.get(key)?.toString() ?? '0') + Number(number));

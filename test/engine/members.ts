@@ -31,8 +31,8 @@ export interface Handled {
 export interface MemberOptions {
   readonly group?: Partial<GroupOptions>;
   readonly writer?: Partial<WriterOptions>;
-  /** Whether `block` blocks it. */
-  readonly blocks?: boolean;
+  /** What `stall` does to it: its event loop is blocked, or it is stopped (SIGSTOP) until `signal('SIGCONT')`. */
+  readonly stalls?: 'blocked' | 'stopped';
 }
 
 /** A counting processor that several processes share, under load. */
@@ -107,17 +107,17 @@ export class SharedProcessor {
     })();
   }
 
-  /** One record for each partition that takes this long to handle for whom it blocks, without an effect. */
-  async block(ms: number): Promise<void> {
-    const writer = this.#log.writer({ transactionalId: uniqueName('block') });
+  /**
+   * One record for each of the partitions that stalls whom it stalls, for so long, in the middle of its handler: it goes on with work in its hands that
+   * is not committed.
+   */
+  async stall(partitions: readonly number[], ms: number): Promise<void> {
+    const writer = this.#log.writer({ transactionalId: uniqueName('stall') });
     await writer.fence();
-    const records = PARTITIONS.map((partition): OutRecord => {
-      return {
-        topic: this.input,
-        partition,
-        key: Buffer.from(`block-${partition}`),
-        value: Buffer.from(`block ${ms}`),
-      };
+    const records = partitions.map((partition): OutRecord => {
+      const key = `stall-${partition}`;
+      this.#sums.set(key, [ms]);
+      return { topic: this.input, partition, key: Buffer.from(key), value: Buffer.from(`stall ${ms}`) };
     });
     expect((await writer.transact(records)).outcome).toBe('committed');
     await writer.close();
@@ -174,7 +174,7 @@ export class MemberProcess {
     return eventually(() => expect(this.#said).toContain(text), PATIENT);
   }
 
-  signal(signal: 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): void {
+  signal(signal: 'SIGCONT' | 'SIGTERM'): void {
     this.#child.kill(signal);
   }
 

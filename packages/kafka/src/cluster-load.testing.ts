@@ -39,10 +39,13 @@ export class ClusterLoad {
   readonly transactionalIds = [this.feederId, `${groupOf(this.name)}.${INSTANCE}`].flatMap((id) => [id, `${id}~2`]);
   readonly groupId = groupOf(this.name);
   readonly clientId = unique('load');
+  readonly readerClientId = unique('load-reader');
   readonly warnings: string[] = [];
   /** How the feeder's transactions ended. */
   readonly ends: Outcome[] = [];
   readonly log: Log;
+  /** For the reader alone: nobody's writes tell it who leads what. */
+  readonly #readerLog: Log;
   /** The longest time in which the reader saw no output. */
   longestGapMs = 0;
   readonly #seen = new Map<string, Map<string, string[]>>();
@@ -56,12 +59,9 @@ export class ClusterLoad {
   private constructor(cluster: KafkaCluster, options: ClusterLoadOptions) {
     const { clientId } = this;
     this.#options = options;
-    this.log = kafkaLog({
-      brokers: cluster.brokers,
-      connect: cluster.proxy.connect,
-      clientId,
-      requestTimeoutMs: 2_000,
-    });
+    const reached = { brokers: cluster.brokers, connect: cluster.proxy.connect, requestTimeoutMs: 2_000 };
+    this.log = kafkaLog({ ...reached, clientId });
+    this.#readerLog = kafkaLog({ ...reached, clientId: this.readerClientId });
   }
 
   /** Runs `scenario` under load, then expects exactly f(input), whatever happened. Heals the cluster in any case. */
@@ -136,7 +136,7 @@ export class ClusterLoad {
         },
       },
     );
-    const reader = this.log.reader();
+    const reader = this.#readerLog.reader();
     for (const topic of [input, output])
       for (let partition = 0; partition < PARTITIONS; partition++) reader.seek(topic, partition, 0);
     const writer = this.log.writer({ transactionalId: this.feederId });
@@ -226,6 +226,7 @@ export class ClusterLoad {
     await this.#runner?.stop();
     await Promise.allSettled(this.#work);
     await this.log.close();
+    await this.#readerLog.close();
   }
 
   #of(topic: string): Map<string, string[]> {

@@ -71,12 +71,19 @@ describe('writer, reader and processor on three brokers', () => {
         Promise.all(
           [load.input, load.output].map((topic) => Promise.all([0, 1, 2].map((of) => cluster.leaderOf(topic, of)))),
         );
+      let looked = 0;
+      cluster.proxy.decide = ({ apiName, clientId }) => {
+        if (apiName === 'Metadata' && clientId === load.readerClientId) looked++;
+        return undefined;
+      };
       let moves = 0;
       for await (const _ of setInterval(2_000)) {
-        const before = await leaders();
+        const [before, lookedBefore] = [await leaders(), looked];
         const partition = moves++ % 3;
         await Promise.all([load.input, load.output].map((topic) => cluster.moveLeader(topic, partition)));
         expect(await leaders()).not.toEqual(before);
+        // A replica that leads no more would go on answering.
+        await eventually(() => expect(looked).toBeGreaterThan(lookedBefore), LATER);
         if (moves === 5) break;
       }
     }));

@@ -130,12 +130,13 @@ export class KafkaReader implements LogReader {
     return 'incomplete';
   }
 
-  /** The position under the id of its topic. */
+  /** The position under the id of its topic, and for the leader that is known. */
   #identified(position: Position): FetchPartition {
     const { topic, partition, topicId } = position;
+    const leaderEpoch = this.#wire.knownLeaderEpoch(position) ?? -1;
     const found = this.#wire.knownTopicId(topic) ?? '';
     this.#missingSince.delete(topic);
-    if (topicId === found) return { ...position, topicId };
+    if (topicId === found) return { ...position, topicId, leaderEpoch };
     if (topicId !== undefined) {
       throw new KafkaError(
         'LOG_TOPIC_RECREATED',
@@ -146,7 +147,7 @@ export class KafkaReader implements LogReader {
     }
     const identified = { ...position, topicId: found };
     this.#positions.set(`${topic}/${partition}`, identified);
-    return identified;
+    return { ...identified, leaderEpoch };
   }
 
   #stillThere({ topic, topicId }: Position): void {

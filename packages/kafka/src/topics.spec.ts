@@ -5,7 +5,7 @@ import { KafkaTopics } from './topics.js';
 import type { Wire } from './wire.js';
 
 const SPEC = { topic: 'orders', partitions: 1, cleanupPolicy: 'delete' } as const;
-const KNOWN: TopicMetadata = { topic: 'orders', error: 0, id: 'id', leaders: [1], replicas: 1 };
+const KNOWN: TopicMetadata = { topic: 'orders', error: 0, id: 'id', leaders: [1], leaderEpochs: [0], replicas: 1 };
 
 /** A cluster whose brokers answer each question in turn, the last answer for ever. */
 function cluster(answers: { readonly metadata: TopicMetadata[][]; readonly settings: ('unknown' | 'delete')[] }) {

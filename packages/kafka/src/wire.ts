@@ -44,6 +44,7 @@ export class Wire {
   readonly #owned = new Set<Stoppable>();
   readonly #brokers = new Map<number, Address>();
   readonly #leaders = new Map<string, readonly number[]>();
+  readonly #leaderEpochs = new Map<string, readonly number[]>();
   readonly #topicIds = new Map<string, string>();
   readonly #coordinators = new Map<string, number>();
   readonly #compression: Compression | undefined;
@@ -139,16 +140,23 @@ export class Wire {
     return this.#leaders.get(topic);
   }
 
+  /** Of the leader as last seen; undefined: unknown. */
+  knownLeaderEpoch({ topic, partition }: TopicPartition): number | undefined {
+    return this.#leaderEpochs.get(topic)?.[partition];
+  }
+
   async refresh(topics: readonly string[]): Promise<void> {
     const answer = await this.ask(metadata([...new Set(topics)]));
     for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port });
-    for (const { topic, id, error, leaders } of answer.topics) {
+    for (const { topic, id, error, leaders, leaderEpochs } of answer.topics) {
       if (error === 17 || error === 29) throw refused('Metadata', error, { topic });
       if (error === 0 || leaders.length > 0) {
         this.#leaders.set(topic, leaders);
+        this.#leaderEpochs.set(topic, leaderEpochs);
         this.#topicIds.set(topic, id);
       } else {
         this.#leaders.delete(topic);
+        this.#leaderEpochs.delete(topic);
         this.#topicIds.delete(topic);
       }
     }

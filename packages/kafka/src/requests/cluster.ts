@@ -49,6 +49,8 @@ export interface TopicMetadata extends Answer {
   readonly id: string;
   /** `leaders[partition]`, -1 while there is none. */
   readonly leaders: readonly number[];
+  /** `leaderEpochs[partition]`: another one with every leader. */
+  readonly leaderEpochs: readonly number[];
   /** Of the partition that has the fewest. */
   readonly replicas: number;
 }
@@ -85,11 +87,12 @@ function readTopicMetadata(answer: ByteReader): TopicMetadata {
   answer.bool();
   let replicas = Infinity;
   const leaders: number[] = [];
+  const leaderEpochs: number[] = [];
   answer.compactArray(() => {
     answer.int16();
     const partition = answer.int32();
     leaders[partition] = answer.int32();
-    answer.int32(); // leader epoch
+    leaderEpochs[partition] = answer.int32();
     replicas = Math.min(replicas, answer.compactArray(() => answer.int32()).length);
     answer.compactArray(() => answer.int32()); // in sync
     answer.compactArray(() => answer.int32()); // offline
@@ -97,7 +100,7 @@ function readTopicMetadata(answer: ByteReader): TopicMetadata {
   });
   answer.int32();
   answer.tags();
-  return { topic, id, error, leaders, replicas };
+  return { topic, id, error, leaders, leaderEpochs, replicas };
 }
 
 export function findCoordinator(type: CoordinatorType, key: string): Call<Answer & { nodeId: number }> {

@@ -12,6 +12,8 @@ export interface FetchPartition extends TopicPartition {
   /** As Metadata tells it: a topic that was deleted and made again under its name is another one. */
   readonly topicId: string;
   readonly offset: number;
+  /** Who leads no more refuses; without it, it answers as a follower, as late as it is. */
+  readonly leaderEpoch?: number;
 }
 
 export interface FetchedPartition extends TopicPartition, Answer {
@@ -39,8 +41,15 @@ export function fetch(
       writeTopics(
         body,
         partitions,
-        ({ partition, offset }) =>
-          body.int32(partition).int32(-1).int64(offset).int32(-1).int64(-1).int32(limits.partitionMaxBytes).tags(),
+        ({ partition, offset, leaderEpoch = -1 }) =>
+          body
+            .int32(partition)
+            .int32(leaderEpoch)
+            .int64(offset)
+            .int32(-1)
+            .int64(-1)
+            .int32(limits.partitionMaxBytes)
+            .tags(),
         (topic) => body.raw(Buffer.from(ids.get(topic)!, 'base64url')),
       );
       body

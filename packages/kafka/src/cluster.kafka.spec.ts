@@ -4,6 +4,7 @@ import { errorCode } from '@headwater/core';
 import { eventually, kafkaCluster, type KafkaCluster } from '@headwater/testing';
 import { committedRecords, newTopic, texts, unique } from './broker.testing.js';
 import { ClusterLoad } from './cluster-load.testing.js';
+import { kafkaLog } from './kafka-log.js';
 
 const STORM_MS = 20_000;
 const LATER = { timeoutMs: 60_000 };
@@ -102,6 +103,72 @@ describe('writer, reader and processor on three brokers', () => {
       await cluster.proxy.strikes(struck + 4);
     }));
 
+  it('S78 commit nothing that a broker left out and did not tell of', () =>
+    ClusterLoad.under(cluster, async (load) => {
+      // Requests with two partitions of a topic.
+      for (const topic of [load.input, load.output])
+        await cluster.moveLeader(topic, 1, await cluster.leaderOf(topic, 0));
+      const left = new Map([load.input, load.output].map((topic) => [topic, 0]));
+      cluster.proxy.decide = ({ apiName, clientId, frame }) => {
+        if (apiName !== 'Produce' || clientId !== load.clientId) return undefined;
+        for (const [topic, times] of left) {
+          const less = times < 3 ? withoutLastPartition(frame, topic) : undefined;
+          if (less === undefined) continue;
+          left.set(topic, times + 1);
+          return { at: 'request', act: 'rewrite', rewrite: () => less };
+        }
+        return undefined;
+      };
+      await eventually(() => expect([...left.values()]).toEqual([3, 3]), LATER);
+    }));
+
+  it('S78 send to a broker that has answered what has moved onto it since', async () => {
+    const clientId = unique('mover');
+    const log = kafkaLog({
+      brokers: cluster.brokers,
+      connect: cluster.proxy.connect,
+      clientId,
+      requestTimeoutMs: 60_000,
+    });
+    try {
+      const topic = await newTopic(log, 2);
+      const answering = await cluster.leaderOf(topic, 0);
+      const leaving = await cluster.moveLeader(topic, 1, (answering % 3) + 1);
+      const writer = log.writer({ transactionalId: unique('mover'), transactionTimeoutMs: 60_000 });
+      await writer.fence();
+      const asked: number[] = [];
+      let answered: () => void = () => undefined;
+      const answer = new Promise<void>((resolve) => (answered = resolve));
+      cluster.proxy.decide = ({ apiName, clientId: of, target }) => {
+        if (apiName !== 'Produce' || of !== clientId) return undefined;
+        const nodeId = cluster.nodes[target]!.nodeId;
+        asked.push(nodeId);
+        if (asked.length > 2) return undefined;
+        if (nodeId === answering) return { at: 'response', act: 'delay', onStrike: answered };
+        return {
+          at: 'request',
+          act: 'delay',
+          onStrike: () => answer.then(() => cluster.moveLeader(topic, 1, answering)),
+        };
+      };
+      const records = ['stays', 'moves'].map((text, partition) => ({
+        topic,
+        partition,
+        key: null,
+        value: Buffer.from(text),
+      }));
+      expect(await writer.transact(records)).toMatchObject({ outcome: 'committed' });
+      expect(new Set(asked.slice(0, 2))).toEqual(new Set([answering, leaving]));
+      expect(asked.slice(2)).toContain(answering);
+      const found = await committedRecords(log, topic);
+      expect(texts(found.filter((of) => of.partition === 0))).toEqual(['stays']);
+      expect(texts(found.filter((of) => of.partition === 1))).toEqual(['moves']);
+    } finally {
+      cluster.proxy.decide = () => undefined;
+      await log.close();
+    }
+  });
+
   it('S58 try until the time limit, then end and repeat transactions, while too few replicas are in sync, and lose nothing', () =>
     ClusterLoad.under(
       cluster,
@@ -122,3 +189,31 @@ describe('writer, reader and processor on three brokers', () => {
       { topicConfig: { 'min.insync.replicas': '3' }, stormMs: STORM_MS },
     ));
 });
+
+/** A request to produce without the last of the partitions of a topic; undefined when it holds less than two of them. */
+function withoutLastPartition(frame: Buffer, topic: string): Buffer | undefined {
+  // With its length before it: the entries of a state name topics, too.
+  const name = Buffer.from(`${String.fromCharCode(topic.length + 1)}${topic}`);
+  const named = frame.indexOf(name);
+  if (named < 0) return undefined;
+  const counted = named + name.length;
+  // Below 127 partitions: the count and one is a single byte.
+  const count = frame[counted]! - 1;
+  if (count < 2) return undefined;
+  let [begin, end] = [0, counted + 1];
+  for (let n = 0; n < count; n++) {
+    begin = end;
+    let bytes = 0;
+    let at = begin + 4;
+    for (let shift = 0; ; shift += 7) {
+      bytes += (frame[at]! & 0x7f) << shift;
+      if (frame[at++]! < 0x80) break;
+    }
+    // A length and one, the batch, no tags.
+    end = at + bytes - 1 + 1;
+  }
+  const less = Buffer.concat([frame.subarray(0, begin), frame.subarray(end)]);
+  less.writeInt32BE(less.length - 4);
+  less[counted] = count;
+  return less;
+}

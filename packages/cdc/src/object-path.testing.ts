@@ -26,6 +26,14 @@ export class ObjectPath {
 
   constructor(private readonly shapeOf: (relation: Relation) => TableShape | undefined) {}
 
+  /** Another one that has read the same, and holds no records. */
+  copy(): ObjectPath {
+    const copy = new ObjectPath(this.shapeOf);
+    for (const [oid, shape] of this.#shapes) copy.#shapes.set(oid, shape);
+    copy.#open = this.#open && { ...this.#open };
+    return copy;
+  }
+
   accept(bytes: Buffer): void {
     const message = decoded(bytes, '0/0', body);
     switch (message.type) {

@@ -74,9 +74,17 @@ export const logical = (transactional: boolean, lsn: bigint, prefix: string, con
     Buffer.from(content),
   ]);
 
-/** The frame of the wire around a pgoutput message. */
+/** The frame of the wire around a pgoutput message; in one piece, as the fuzz tests make millions. */
 export function xlogData(message: Buffer, lsn = 0n): Buffer {
-  return Buffer.concat([letter('d'), u32(4 + 25 + message.length), letter('w'), u64(lsn), u64(lsn), u64(0n), message]);
+  const bytes = Buffer.alloc(30 + message.length);
+  bytes[0] = 0x64;
+  bytes.writeUInt32BE(29 + message.length, 1);
+  bytes[5] = 0x77;
+  const signed = BigInt.asIntN(64, lsn);
+  bytes.writeBigInt64BE(signed, 6);
+  bytes.writeBigInt64BE(signed, 14);
+  message.copy(bytes, 30);
+  return bytes;
 }
 
 export function keepalive(lsn: bigint, reply = false): Buffer {

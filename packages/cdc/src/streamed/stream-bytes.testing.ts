@@ -13,10 +13,12 @@ export const stream = {
   within: (xid: number, message: Buffer) => Buffer.concat([message.subarray(0, 1), u32(xid), message.subarray(1)]),
 };
 
+const OTHER = xlogData(Buffer.from('?'));
+
 /** The message as it comes from the socket, between other bytes. */
 export function framed(message: Buffer, lsn = 0n): FramedMessage {
   const frames = new WalFrames();
-  frames.feed(Buffer.concat([xlogData(Buffer.from('?')), xlogData(message, lsn), xlogData(Buffer.from('?'))]));
+  frames.feed(Buffer.concat([OTHER, xlogData(message, lsn), OTHER]));
   frames.next();
   frames.next();
   return frames;

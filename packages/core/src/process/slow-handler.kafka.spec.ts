@@ -82,11 +82,12 @@ describe('a processor whose handler is slower than its input', () => {
     const slowFor = passed();
     expect(handled).toBeLessThan(sent / 10);
     expect(most).toBeGreaterThan(MOST_QUEUED / 2);
+    expect(asked.Heartbeat.filter((at) => at > from).length).toBeGreaterThan((10 * slowFor) / SESSION_MS);
+    expect(asked.JoinGroup).toHaveLength(joins);
     const halves = [looks.slice(0, looks.length / 2), looks.slice(looks.length / 2)] as const;
     const [before, after] = halves.map((half) => half.map(({ kept }) => kept).sort((a, b) => a - b)[half.length >> 1]!);
     const arrived = (halves[1].at(-1)!.sent - halves[1][0]!.sent) * VALUE.length;
     expect(after! - before!).toBeLessThan(arrived / 8);
-    expect(asked.Heartbeat.filter((at) => at > from).length).toBeGreaterThan((10 * slowFor) / SESSION_MS);
     handlerMs = 0;
     await eventually(() => expect(handled).toBe(sent), { timeoutMs: 60_000, intervalMs: 100 });
     expect(misplaced).toBe(0);

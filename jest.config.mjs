@@ -2,6 +2,7 @@
 const common = {
   extensionsToTreatAsEsm: ['.ts'],
   testEnvironment: 'node',
+  runner: '<rootDir>/test/runner.mjs',
   transform: {
     '\\.ts$': [
       '@swc/jest',

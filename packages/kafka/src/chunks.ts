@@ -1,12 +1,8 @@
-import { isRun, type LogInput, type OutRecord, type RecordRun, type TopicPartition } from '@headwater/core';
+import { decodeRun, isRun, type LogInput, type OutRecord, type RecordRun, type TopicPartition } from '@headwater/core';
+import type { BatchLimits } from './batch-limits.js';
+import { MAX_RECORD_BYTES, MAX_REQUEST_BYTES } from './batch-size.js';
 import { BATCH_HEADER_BYTES, recordBytesAtMost } from './record-batch.js';
-import { runTooLarge, tooLarge } from './writer.errors.js';
-
-/** Below the broker's default message.max.bytes of 1,048,588. */
-export const MAX_BATCH_BYTES = 1_000_000;
-const MAX_REQUEST_BYTES = 8_000_000;
-/** A record above MAX_BATCH_BYTES has a batch of its own, and max.message.bytes of its topic decides. */
-const MAX_RECORD_BYTES = MAX_REQUEST_BYTES;
+import { tooLarge } from './writer.errors.js';
 
 /** Records of one partition that go into one batch. */
 export interface Chunk extends TopicPartition {
@@ -16,42 +12,33 @@ export interface Chunk extends TopicPartition {
   sizeAtMost: number;
 }
 
-/** Records per partition, in order, cut where a batch is full. A run is a batch as it stands. */
+/** What of `BatchLimits` cutting needs. */
+export type Limits = Pick<BatchLimits, 'of' | 'fillTo'>;
+
+/** Records per partition, in order, cut where a batch is full. A run is a batch as it stands, unless its topic is known not to take it. */
 export async function chunksOf(
-  records: readonly LogInput[],
+  inputs: readonly LogInput[],
   partitionOf: (record: OutRecord) => number | Promise<number>,
+  limits: Limits,
 ): Promise<Chunk[]> {
-  const chunks: Chunk[] = [];
-  const filling = new Map<string, Map<number, Chunk>>();
-  for (const record of records) {
-    const { topic } = record;
-    if (isRun(record)) {
-      const { partition, bytes } = record;
-      const sizeAtMost = bytes.length + BATCH_HEADER_BYTES;
-      if (sizeAtMost > MAX_RECORD_BYTES) throw runTooLarge(record, MAX_RECORD_BYTES);
-      chunks.push({ topic, partition, records: [], run: record, sizeAtMost });
-      // What comes next for this partition comes behind it.
-      filling.get(topic)?.delete(partition);
+  const cutter = new Cutter(limits);
+  for (const input of inputs) {
+    if (isRun(input)) {
+      cutter.addRun(input);
       continue;
     }
-    const chosen = record.partition ?? partitionOf(record);
+    const chosen = input.partition ?? partitionOf(input);
     // Awaiting a number would cost a turn of the loop per record.
-    const partition = typeof chosen === 'number' ? chosen : await chosen;
-    const size = recordBytesAtMost(record);
-    if (size + BATCH_HEADER_BYTES > MAX_RECORD_BYTES) throw tooLarge(topic, partition, size, MAX_RECORD_BYTES);
-    let ofTopic = filling.get(topic);
-    if (ofTopic === undefined) filling.set(topic, (ofTopic = new Map()));
-    const current = ofTopic.get(partition);
-    if (current !== undefined && current.sizeAtMost + size <= MAX_BATCH_BYTES) {
-      current.records.push(record);
-      current.sizeAtMost += size;
-      continue;
-    }
-    const chunk: Chunk = { topic, partition, records: [record], sizeAtMost: BATCH_HEADER_BYTES + size };
-    ofTopic.set(partition, chunk);
-    chunks.push(chunk);
+    cutter.add(input, typeof chosen === 'number' ? chosen : await chosen);
   }
-  return chunks;
+  return cutter.chunks;
+}
+
+/** The records of a chunk, cut anew to what is known of the limits by now. */
+export function recut({ partition, records }: Chunk, limits: Limits): Chunk[] {
+  const cutter = new Cutter(limits);
+  for (const record of records) cutter.add(record, partition);
+  return cutter.chunks;
 }
 
 /** Requests to send one after the other: each has at most one batch per partition, and a bounded size. */
@@ -74,4 +61,47 @@ export function rounds(chunks: readonly Chunk[]): Chunk[][] {
   }
   if (current.length > 0) all.push(current);
   return all;
+}
+
+class Cutter {
+  readonly chunks: Chunk[] = [];
+  readonly #limits: Limits;
+  /** The chunk of each partition that takes its next record, and to what size. */
+  readonly #filling = new Map<string, { readonly bytes: number; readonly chunks: Map<number, Chunk> }>();
+
+  constructor(limits: Limits) {
+    this.#limits = limits;
+  }
+
+  add(record: OutRecord, partition: number): void {
+    const { topic } = record;
+    const size = recordBytesAtMost(record);
+    if (size + BATCH_HEADER_BYTES > MAX_RECORD_BYTES)
+      throw tooLarge({ topic, partition, key: record.key }, size, MAX_RECORD_BYTES);
+    let filling = this.#filling.get(topic);
+    if (filling === undefined)
+      this.#filling.set(topic, (filling = { bytes: this.#limits.fillTo(topic), chunks: new Map() }));
+    const current = filling.chunks.get(partition);
+    if (current !== undefined && current.sizeAtMost + size <= filling.bytes) {
+      current.records.push(record);
+      current.sizeAtMost += size;
+      return;
+    }
+    const chunk: Chunk = { topic, partition, records: [record], sizeAtMost: BATCH_HEADER_BYTES + size };
+    filling.chunks.set(partition, chunk);
+    this.chunks.push(chunk);
+  }
+
+  addRun(run: RecordRun): void {
+    const { topic, partition, count, bytes } = run;
+    const sizeAtMost = bytes.length + BATCH_HEADER_BYTES;
+    const limit = Math.min(MAX_RECORD_BYTES, this.#limits.of(topic) ?? Infinity);
+    if (sizeAtMost > limit && (count > 1 || sizeAtMost > MAX_RECORD_BYTES)) {
+      for (const record of decodeRun(run)) this.add(record, partition);
+      return;
+    }
+    this.chunks.push({ topic, partition, records: [], run, sizeAtMost });
+    // What comes next for this partition comes behind it.
+    this.#filling.get(topic)?.chunks.delete(partition);
+  }
 }

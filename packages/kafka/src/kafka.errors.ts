@@ -7,6 +7,7 @@ export type KafkaErrorCode =
   | 'KAFKA_REFUSED'
   | 'KAFKA_TOO_OLD'
   | 'KAFKA_UNREACHABLE'
+  | 'LOG_BATCH_TOO_LARGE'
   | 'LOG_CLOSED'
   | 'LOG_CODEC_MISSING'
   | 'LOG_CORRUPT'
@@ -65,10 +66,10 @@ export function isRetriable(error: number): boolean {
 export const OFFSET_OUT_OF_RANGE = 1;
 export const CORRUPT_MESSAGE = 2;
 export const REQUEST_TIMED_OUT = 7;
-export const MESSAGE_TOO_LARGE = 10;
+const MESSAGE_TOO_LARGE = 10;
 export const COORDINATOR_NOT_AVAILABLE = 15;
 export const NOT_COORDINATOR = 16;
-export const RECORD_LIST_TOO_LARGE = 18;
+const RECORD_LIST_TOO_LARGE = 18;
 export const NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20;
 export const ILLEGAL_GENERATION = 22;
 export const INCONSISTENT_GROUP_PROTOCOL = 23;
@@ -81,6 +82,11 @@ export const CONCURRENT_TRANSACTIONS = 51;
 export const UNKNOWN_PRODUCER_ID = 59;
 export const MEMBER_ID_REQUIRED = 79;
 export const FENCED_INSTANCE_ID = 82;
+
+/** The batch is above what the topic takes, or its segments. */
+export function isTooLarge(error: number): boolean {
+  return error === MESSAGE_TOO_LARGE || error === RECORD_LIST_TOO_LARGE;
+}
 
 /** Another writer took the transactional id, or the broker ended the transaction by its time-out. */
 export function isWriterFenced(error: number): boolean {

@@ -1,5 +1,5 @@
 import type { TopicPartition } from '@headwater/core';
-import { MAX_BATCH_BYTES } from './chunks.js';
+import type { Limits } from './chunks.js';
 import type { Part } from './pending-send.js';
 import type { ProducerEpoch } from './producer-epoch.js';
 
@@ -10,10 +10,12 @@ export class PartitionQueue implements TopicPartition {
   /** Under which its next batch goes; undefined: under a new one, because the sequences of the former are in doubt. */
   epoch: ProducerEpoch | undefined;
   busy = false;
+  readonly #limits: Limits;
   #waiting: Part[] = [];
   #bytes = 0;
 
-  constructor({ topic, partition }: TopicPartition) {
+  constructor({ topic, partition }: TopicPartition, limits: Limits) {
+    this.#limits = limits;
     this.topic = topic;
     this.partition = partition;
   }
@@ -27,19 +29,26 @@ export class PartitionQueue implements TopicPartition {
     this.#bytes += part.sizeAtMost;
   }
 
+  /** Parts that were taken and are not in the log, before all that wait. */
+  putBack(parts: readonly Part[]): void {
+    this.#waiting.unshift(...parts);
+    for (const { sizeAtMost } of parts) this.#bytes += sizeAtMost;
+  }
+
   /** Milliseconds until a batch should go: 0 when it is full or its first part has waited for `lingerMs`. */
   dueIn(lingerMs: number, nowMs: number): number {
     const first = this.#waiting[0];
     if (first === undefined) return Infinity;
-    return this.#bytes >= MAX_BATCH_BYTES ? 0 : Math.max(0, first.queuedAt + lingerMs - nowMs);
+    return this.#bytes >= this.#limits.fillTo(this.topic) ? 0 : Math.max(0, first.queuedAt + lingerMs - nowMs);
   }
 
   /** Takes as many parts as one batch holds, at least one. */
   take(): Part[] {
+    const most = this.#limits.fillTo(this.topic);
     let bytes = 0;
     let count = 0;
     for (const { sizeAtMost } of this.#waiting) {
-      if (count > 0 && bytes + sizeAtMost > MAX_BATCH_BYTES) break;
+      if (count > 0 && bytes + sizeAtMost > most) break;
       bytes += sizeAtMost;
       count++;
     }

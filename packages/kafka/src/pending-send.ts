@@ -1,5 +1,5 @@
 import type { PartitionOffset, TopicPartition } from '@headwater/core';
-import type { Chunk } from './chunks.js';
+import { recut, type Chunk, type Limits } from './chunks.js';
 import { KafkaError } from './kafka.errors.js';
 import { inOrder } from './produce-pipeline.js';
 
@@ -31,6 +31,13 @@ export class PendingSend {
     });
   }
 
+  /** The part in smaller pieces, each of which is settled for itself. */
+  cut(part: Part, limits: Limits): Part[] {
+    const pieces = recut(part, limits).map((chunk) => ({ ...part, ...chunk }));
+    this.#left += pieces.length - 1;
+    return pieces;
+  }
+
   landed({ topic, partition }: TopicPartition, next: number): void {
     this.#positions.set(`${topic}/${partition}`, { topic, partition, next });
     this.#settle();
@@ -48,8 +55,13 @@ export class PendingSend {
   }
 
   #failure(): KafkaError {
-    const of = (loss: Loss) => this.#losses.filter((one) => one.loss === loss).map(({ at }) => at);
-    const [unknown, refused] = [of('unknown'), of('refused')];
+    const unknown: TopicPartition[] = [];
+    const refused: TopicPartition[] = [];
+    for (const [name, at] of new Map(this.#losses.map(({ at }) => [`${at.topic}/${at.partition}`, at]))) {
+      // Of several batches some may be in the log: sending them all again would double those.
+      const partly = this.#positions.has(name) || this.#losses.some((of) => of.loss === 'unknown' && is(of.at, at));
+      (partly ? unknown : refused).push(at);
+    }
     const { cause } = this.#losses[0]!;
     const named = (what: string, all: readonly TopicPartition[]) =>
       all.length > 0
@@ -71,4 +83,8 @@ export class PendingSend {
       },
     );
   }
+}
+
+function is(one: TopicPartition, { topic, partition }: TopicPartition): boolean {
+  return one.topic === topic && one.partition === partition;
 }

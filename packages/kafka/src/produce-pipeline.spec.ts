@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { BufferPool } from '@headwater/core';
+import { BatchLimits } from './batch-limits.js';
 import { CONCURRENT_TRANSACTIONS } from './kafka.errors.js';
 import type { Lane } from './lane.js';
 import { medianGap } from './median-gap.testing.js';
@@ -17,6 +18,7 @@ function broker(answer: (requested: readonly string[], n: number) => Answered | 
     wire: {
       requestTimeoutMs: 1_000,
       buffers: new BufferPool(),
+      batchLimits: new BatchLimits(() => Promise.reject(new Error('nobody is asked'))),
       closing: new AbortController(),
       assertOpen: () => undefined,
       byLeader: (items) => {

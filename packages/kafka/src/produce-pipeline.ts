@@ -11,7 +11,7 @@ const MAX_IN_FLIGHT = 5;
 export interface PipelineSender extends Sender {
   readonly wire: Pick<
     Wire,
-    'byLeader' | 'send' | 'requestTimeoutMs' | 'buffers' | 'tryRefresh' | 'assertOpen' | 'closing'
+    'byLeader' | 'send' | 'requestTimeoutMs' | 'buffers' | 'batchLimits' | 'tryRefresh' | 'assertOpen' | 'closing'
   >;
 }
 

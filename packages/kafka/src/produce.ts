@@ -1,19 +1,19 @@
+import { decodeRun } from '@headwater/core';
 import {
   CONCURRENT_TRANSACTIONS,
   INVALID_PRODUCER_ID_MAPPING,
   KafkaError,
-  MESSAGE_TOO_LARGE,
   NOT_ENOUGH_REPLICAS_AFTER_APPEND,
-  RECORD_LIST_TOO_LARGE,
   REQUEST_TIMED_OUT,
   isRetriable,
+  isTooLarge,
   isWriterFenced,
   refused,
 } from './kafka.errors.js';
 import type { Lane } from './lane.js';
 import { batchBytes, produce, type EncodedBatch, type ProducedPartition } from './requests/produce.js';
 import type { Wire } from './wire.js';
-import { expired, runTooLarge, tooLarge, writerFenced } from './writer.errors.js';
+import { batchTooLarge, expired, tooLarge, writerFenced } from './writer.errors.js';
 
 /** What one attempt brought for one batch. `again`: the same bytes may be sent once more; the broker knows them by their sequence. */
 export type Attempt =
@@ -30,7 +30,7 @@ export type Attempt =
   | { readonly batch: EncodedBatch; readonly result: 'refused'; readonly error: number; readonly cause: KafkaError };
 
 export interface Sender {
-  readonly wire: Pick<Wire, 'byLeader' | 'send' | 'requestTimeoutMs' | 'buffers'>;
+  readonly wire: Pick<Wire, 'byLeader' | 'send' | 'requestTimeoutMs' | 'buffers' | 'batchLimits'>;
   readonly lane: Lane;
   /** null: outside transactions. */
   readonly transactionalId: string | null;
@@ -82,15 +82,33 @@ async function produceTo(sender: Sender, nodeId: number, batches: readonly Encod
     if (cause instanceof KafkaError && !cause.retryable) throw cause;
     return batches.map((batch) => again(batch, cause, { moved: true, lost: true }));
   }
-  return batches.map((batch) => {
+  const attempts = batches.map(async (batch): Promise<Attempt> => {
     const answer = answers.find((of) => of.topic === batch.topic && of.partition === batch.partition);
     // Not told is not done: the repetition is recognised by its sequence if it was.
     if (answer === undefined) return again(batch, 'absent from the answer', { moved: true, lost: true });
+    if (isTooLarge(answer.error)) return oversized(sender, batch, answer.error);
     const attempt = judged(batch, answer, transactionalId);
     // It is never sent again, and requests have bytes of their own.
     if (attempt.result === 'appended' && batch.buffer !== undefined) wire.buffers.give(batch.buffer);
     return attempt;
   });
+  return Promise.all(attempts);
+}
+
+/** A record that is refused alone is too large. Several may have been together only because the topic's limit was not known. */
+async function oversized({ wire }: Sender, batch: EncodedBatch, error: number): Promise<Attempt> {
+  const { topic, partition, records } = batch;
+  const bytes = batchBytes(batch);
+  if (records === 1) {
+    const { key } = recordAt(batch, 0);
+    return { batch, result: 'refused', error, cause: tooLarge({ topic, partition, key }, bytes) };
+  }
+  const limit = await wire.batchLimits.learn(topic, batch.unpackedBytes ?? bytes);
+  return { batch, result: 'refused', error, cause: batchTooLarge({ topic, partition, records }, bytes, limit) };
+}
+
+function recordAt({ run, from }: EncodedBatch, index: number): { readonly key?: Buffer | null } {
+  return (run === undefined ? from : decodeRun(run))?.[index] ?? {};
 }
 
 function judged(
@@ -99,18 +117,11 @@ function judged(
   transactionalId: string | null,
 ): Attempt {
   if (error === 0) return { batch, result: 'appended', baseOffset };
-  const { topic, partition, run } = batch;
+  const { topic, partition } = batch;
   const refusal = refused('Produce', error, { topic, partition, ...(transactionalId !== null && { transactionalId }) });
   // A broker that timed out waiting for its replicas has appended and may yet keep it.
   if (isRetriable(error))
     return again(batch, refusal, { moved: error !== CONCURRENT_TRANSACTIONS, lost: LOST.has(error) });
-  if (error === MESSAGE_TOO_LARGE || error === RECORD_LIST_TOO_LARGE)
-    return {
-      batch,
-      result: 'refused',
-      error,
-      cause: run === undefined ? tooLarge(topic, partition, batchBytes(batch)) : runTooLarge(run),
-    };
   if (transactionalId !== null && error === INVALID_PRODUCER_ID_MAPPING)
     return { batch, result: 'refused', error, cause: expired(transactionalId) };
   if (transactionalId !== null && isWriterFenced(error))

@@ -148,6 +148,23 @@ describe('producer', () => {
     expect(texts(await committedRecords(log, topic))).toEqual(['a']);
   });
 
+  it('tells a partition that took some batches of a send and refused another as unknown: sent again, those would double', async () => {
+    const topic = await newTopic(log, 1, { 'max.message.bytes': '10000' });
+    const producer = log.producer();
+    const some = (name: string) => Array.from({ length: 30 }, (_, n) => at(topic, 0, `${name} ${n}`.padEnd(500, '.')));
+    const large = { ...at(topic, 0, ''), value: Buffer.alloc(20_000) };
+    await expect(producer.send([...some('before'), large, ...some('after')])).rejects.toMatchObject({
+      code: 'LOG_SEND_FAILED',
+      retryable: false,
+      cause: { code: 'RECORD_TOO_LARGE' },
+      facts: { unknown: [{ topic, partition: 0 }], refused: [] },
+    });
+    await producer.send([at(topic, 0, 'next')]);
+    const found = texts(await committedRecords(log, topic)).map((text) => text!.replaceAll('.', ''));
+    const names = (name: string) => some(name).map(({ value }) => value!.toString().replaceAll('.', ''));
+    expect(found).toEqual([...names('before'), ...names('after'), 'next']);
+  });
+
   it('ends within its time when the broker does not answer any more, and takes nothing after close', async () => {
     const topic = await newTopic(log);
     const producer = proxied.producer();

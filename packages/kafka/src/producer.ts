@@ -99,7 +99,8 @@ export class KafkaProducer implements LogProducer {
   async #queue(records: readonly OutRecord[]): Promise<{ readonly settled: Promise<readonly PartitionOffset[]> }> {
     const queuedAt = performance.now();
     const deadline = queuedAt + this.#timeoutMs;
-    const chunks = await chunksOf(records, (record) => choosePartition(this.#wire, record, this.#timeoutMs));
+    const partitionOf = (record: OutRecord) => choosePartition(this.#wire, record, this.#timeoutMs);
+    const chunks = await chunksOf(records, partitionOf, this.#wire.batchLimits);
     if (chunks.length === 0) return { settled: Promise.resolve([]) };
     const send = new PendingSend(chunks.length);
     for (const chunk of chunks) this.#queueOf(chunk).add({ ...chunk, send, queuedAt, deadline });
@@ -110,7 +111,8 @@ export class KafkaProducer implements LogProducer {
   #queueOf({ topic, partition }: { readonly topic: string; readonly partition: number }): PartitionQueue {
     const key = `${topic}/${partition}`;
     let queue = this.#queues.get(key);
-    if (queue === undefined) this.#queues.set(key, (queue = new PartitionQueue({ topic, partition })));
+    if (queue === undefined)
+      this.#queues.set(key, (queue = new PartitionQueue({ topic, partition }, this.#wire.batchLimits)));
     return queue;
   }
 
@@ -199,10 +201,29 @@ export class KafkaProducer implements LogProducer {
     if (attempt.result === 'again') flight.lost ||= attempt.lost;
     const renewed = attempt.result === 'refused' && RENEWED.has(attempt.error) && !flight.lost;
     if (renewed) this.#forgetEpoch(flight.queue);
+    if (attempt.result === 'refused' && attempt.cause.code === 'LOG_BATCH_TOO_LARGE' && this.#canRecut(flight)) {
+      this.#recut(flight);
+      return false;
+    }
     if ((renewed || attempt.result === 'again') && performance.now() < this.#deadlineOf(flight.parts[0]!)) return true;
     // Refused for its place in the order after a lost answer: the lost one may have been the one that counts.
     this.#end(flight, attempt.cause);
     return false;
+  }
+
+  /** None of it is in the log, and there is time left. */
+  #canRecut({ lost, parts }: Flight): boolean {
+    return !lost && performance.now() < this.#deadlineOf(parts[0]!);
+  }
+
+  /** Back to the front of the line, in pieces that the topic takes: nothing overtakes them. */
+  #recut(flight: Flight): void {
+    const { queue, parts } = flight;
+    // Its sequences were taken and the broker has not seen them: the pieces go under a new id, from 0.
+    this.#forgetEpoch(queue);
+    queue.putBack(parts.flatMap((part) => part.send.cut(part, this.#wire.batchLimits)));
+    flight.over = true;
+    queue.busy = false;
   }
 
   #land(flight: Flight, baseOffset: number): void {
@@ -237,7 +258,8 @@ export class KafkaProducer implements LogProducer {
       const { producerId } = epoch;
       const producer = { producerId, epoch: epoch.epoch, baseSequence };
       const options = { packer, kind: 'plain', buffers: this.#wire.buffers } as const;
-      flight.batch = { topic, partition, records: records.length, ...encodeBatch(records, producer, nowMs, options) };
+      const encoded = encodeBatch(records, producer, nowMs, options);
+      flight.batch = { topic, partition, records: records.length, from: records, ...encoded };
     }
   }
 

@@ -43,7 +43,7 @@ export function encodeBatch(
   producer: BatchProducer,
   nowMs: number,
   { packer, kind, buffers }: BatchOptions,
-): { readonly bytes: Buffer; readonly buffer?: Buffer } {
+): { readonly bytes: Buffer; readonly buffer?: Buffer; readonly unpackedBytes?: number } {
   let capacity = BATCH_HEADER_BYTES;
   for (const record of records) capacity += recordBytesAtMost(record);
   const batch = buffers.take(capacity);
@@ -64,11 +64,15 @@ export function encodeBatch(
   const attributes = (kind === 'transactional' ? TRANSACTIONAL : 0) | (packer?.codec ?? 0);
   putHeader(bytes, { attributes, records: records.length, firstTimestamp, maxTimestamp, producer }, bytes.length);
   bytes.writeUInt32BE(crc32c(bytes.subarray(21)), 17);
-  return packer === undefined ? { bytes, buffer: batch } : { bytes };
+  return packer === undefined ? { bytes, buffer: batch } : { bytes, unpackedBytes: at };
 }
 
 /** The batch of a run, of a transaction: its header, and the records where they are, or packed. */
-export function runBatch(run: RecordRun, producer: BatchProducer, packer?: Packer): { bytes: Buffer; rest: Buffer } {
+export function runBatch(
+  run: RecordRun,
+  producer: BatchProducer,
+  packer?: Packer,
+): { bytes: Buffer; rest: Buffer; unpackedBytes?: number } {
   const rest = packer === undefined ? run.bytes : packer.pack(run.bytes);
   const bytes = Buffer.allocUnsafe(BATCH_HEADER_BYTES);
   const { count: records, timestampMs } = run;
@@ -76,7 +80,7 @@ export function runBatch(run: RecordRun, producer: BatchProducer, packer?: Packe
   const header = { attributes, records, firstTimestamp: timestampMs, maxTimestamp: timestampMs, producer };
   putHeader(bytes, header, BATCH_HEADER_BYTES + rest.length);
   bytes.writeUInt32BE(crc32c(rest, crc32c(bytes.subarray(21))), 17);
-  return { bytes, rest };
+  return packer === undefined ? { bytes, rest } : { bytes, rest, unpackedBytes: BATCH_HEADER_BYTES + run.bytes.length };
 }
 
 interface BatchHeader {

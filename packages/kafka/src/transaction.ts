@@ -1,4 +1,4 @@
-import type { GroupOffsets, LogInput, LogTransaction, Membership, Outcome } from '@headwater/core';
+import type { GroupOffsets, LogInput, LogTransaction, Membership, Outcome, OutRecord } from '@headwater/core';
 import { chunksOf, rounds, type Chunk } from './chunks.js';
 import type { Packer } from './codecs.js';
 import {
@@ -174,7 +174,8 @@ export class KafkaTransaction implements LogTransaction {
     const nowMs = Date.now();
     const version2 = await this.#wire.hasTransactionVersion2();
     const packer = await this.#wire.packer();
-    const chunks = await chunksOf(records, (record) => choosePartition(this.#wire, record, this.#remainingMs()));
+    const partitionOf = (record: OutRecord) => choosePartition(this.#wire, record, this.#remainingMs());
+    const chunks = await chunksOf(records, partitionOf, this.#wire.batchLimits);
     this.#openedAt ??= performance.now();
     if (!version2) await this.#addPartitions(chunks);
     const pipeline = (this.#pipeline ??= this.#newPipeline(version2 ? 12 : 9));
@@ -191,7 +192,7 @@ export class KafkaTransaction implements LogTransaction {
     const producer = { producerId, epoch, baseSequence };
     if (run !== undefined) return { topic, partition, records: count, run, ...runBatch(run, producer, packer) };
     const options = { packer, kind: 'transactional', buffers: this.#wire.buffers } as const;
-    return { topic, partition, records: count, ...encodeBatch(records, producer, nowMs, options) };
+    return { topic, partition, records: count, from: records, ...encodeBatch(records, producer, nowMs, options) };
   }
 
   #newPipeline(apiVersion: 9 | 12): ProducePipeline {

@@ -1,4 +1,5 @@
 import { BufferPool, errorMessage, type TopicPartition } from '@headwater/core';
+import { BatchLimits } from './batch-limits.js';
 import { capabilitiesOf, type Capabilities } from './capabilities.js';
 import { packer, type Compression, type Packer } from './codecs.js';
 import {
@@ -37,6 +38,8 @@ export class Wire {
   readonly closing = new AbortController();
   /** For requests, and for what they are made of. */
   readonly buffers = new BufferPool(LARGEST_REUSED_BYTES, 2 * LARGEST_REUSED_BYTES);
+  /** What was learnt by one writer or producer, all others know. */
+  readonly batchLimits = new BatchLimits((call) => this.ask(call));
   readonly #builder: ConnectionBuilder;
   readonly #seeds: readonly Address[];
   readonly #shared: Lane;

@@ -1,4 +1,4 @@
-import { decodeRun, type RecordRun } from '@headwater/core';
+import type { TopicPartition } from '@headwater/core';
 import { KafkaError } from './kafka.errors.js';
 
 export function over(): KafkaError {
@@ -15,34 +15,49 @@ export function abortedByOwner(): KafkaError {
   );
 }
 
-export function tooLarge(topic: string, partition: number, bytes: number, limit?: number): KafkaError {
+/** Of one record. `key`: undefined where it is not known any more. */
+export function tooLarge(
+  { topic, partition, key }: TopicPartition & { readonly key?: Buffer | null },
+  bytes: number,
+  limit?: number,
+): KafkaError {
+  const above = limit === undefined ? 'the topic’s max.message.bytes' : `the limit of ${limit}`;
   return new KafkaError(
     'RECORD_TOO_LARGE',
-    `a record or batch of ${bytes} bytes for ${topic}-${partition} is above ${limitText(limit)}. ` +
+    `the record${keyed(key)} of ${bytes} bytes for ${topic}-${partition} is above ${above}. ` +
       'Make the record smaller, or store the large part elsewhere and write a reference.',
-    { facts: { topic, partition, bytes, ...(limit !== undefined && { limit }) } },
+    {
+      facts: {
+        topic,
+        partition,
+        ...(key !== undefined && { key: keyText(key) }),
+        bytes,
+        ...(limit !== undefined && { limit }),
+      },
+    },
   );
 }
 
-/** Names the largest record of the run. */
-export function runTooLarge(run: RecordRun, limit?: number): KafkaError {
-  const { topic, partition } = run;
-  const sizes = decodeRun(run).map(({ key, value }) => ({
-    key: key === null ? null : key.toString(),
-    bytes: (key?.length ?? 0) + (value?.length ?? 0),
-  }));
-  const { key, bytes } = sizes.reduce((largest, size) => (size.bytes > largest.bytes ? size : largest));
-  const of = run.count === 1 ? '' : ` (the largest of the ${run.count} in its batch)`;
+/** Of a batch of several records, each of which may fit. */
+export function batchTooLarge(
+  { topic, partition, records }: TopicPartition & { readonly records: number },
+  bytes: number,
+  limit: number,
+): KafkaError {
   return new KafkaError(
-    'RECORD_TOO_LARGE',
-    `the record with key ${JSON.stringify(key)} of ${bytes} bytes${of} for ${topic}-${partition} is above ${limitText(limit)}. ` +
-      'Make the record smaller, or store the large part elsewhere and write a reference.',
-    { facts: { topic, partition, key, bytes, ...(limit !== undefined && { limit }) } },
+    'LOG_BATCH_TOO_LARGE',
+    `${topic}-${partition} does not take a batch of ${records} records and ${bytes} bytes. ` +
+      `Nothing of the batch was written. Run the same again: batches of ${topic} are cut to ${limit} bytes now.`,
+    { retryable: true, facts: { topic, partition, records, bytes, limit } },
   );
 }
 
-function limitText(limit: number | undefined): string {
-  return limit === undefined ? 'the topic’s max.message.bytes' : `the limit of ${limit}`;
+function keyed(key: Buffer | null | undefined): string {
+  return key === undefined ? '' : ` with key ${JSON.stringify(keyText(key))}`;
+}
+
+function keyText(key: Buffer | null): string | null {
+  return key === null ? null : key.toString();
 }
 
 export function writerFenced(transactionalId: string, error: number, request: string): KafkaError {

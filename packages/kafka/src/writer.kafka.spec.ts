@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, OutRecord } from '@headwater/core';
 import { committedRecords, newTopic, testLog, texts, unique } from './broker.testing.js';
@@ -72,6 +73,46 @@ describe('writer', () => {
     expect(outcome).not.toHaveProperty('fenced');
     expect(await writer.transact([record(topic, 'next')])).toMatchObject({ outcome: 'committed' });
     expect(texts(await committedRecords(log, topic))).toEqual(['next']);
+  });
+
+  it.each(['producer', 'uncompressed'])(
+    'cuts what it compresses to what a topic takes that stores it as %s',
+    async (compression) => {
+      const topic = await newTopic(log, 1, { 'max.message.bytes': '10000', 'compression.type': compression });
+      const packing = testLog({ compression: 'gzip' });
+      const writer = packing.writer({ transactionalId: unique('writer') });
+      await writer.fence();
+      // Of all of them neither the text fits nor what it is packed into.
+      const bytes = Array.from({ length: 200 }, () => randomBytes(125).toString('hex').padEnd(500, '.'));
+      const records = bytes.map((text) => record(topic, text));
+      expect(await writer.transact(records)).toMatchObject({
+        outcome: 'aborted',
+        cause: { code: 'LOG_BATCH_TOO_LARGE', retryable: true, facts: { topic, partition: 0, limit: 10_000 } },
+      });
+      expect(await writer.transact(records)).toMatchObject({ outcome: 'committed' });
+      const alike = bytes.map(() => record(topic, 'x'.repeat(500)));
+      expect(await writer.transact(alike)).toMatchObject({ outcome: 'committed' });
+      expect(texts(await committedRecords(log, topic))).toEqual(
+        [...records, ...alike].map(({ value }) => value!.toString()),
+      );
+      await packing.close();
+    },
+  );
+
+  it('learns from a batch that fits packed and not as the topic stores it', async () => {
+    const topic = await newTopic(log, 1, { 'max.message.bytes': '10000', 'compression.type': 'uncompressed' });
+    const packing = testLog({ compression: 'gzip' });
+    const writer = packing.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    const records = Array.from({ length: 200 }, () => record(topic, 'x'.repeat(500)));
+    const refused = await writer.transact(records);
+    expect(refused).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'LOG_BATCH_TOO_LARGE', facts: { limit: 10_000 } },
+    });
+    expect(await writer.transact(records)).toMatchObject({ outcome: 'committed' });
+    expect(await committedRecords(log, topic)).toHaveLength(200);
+    await packing.close();
   });
 
   it('commits nothing without asking the broker, and refuses a writer that is not fenced', async () => {

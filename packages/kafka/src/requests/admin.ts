@@ -36,6 +36,53 @@ export function incrementalAlterConfigs(
   );
 }
 
+/** These settings of a topic, as the broker asked knows them; one it does not know is left out. */
+export function describeTopic(
+  topic: string,
+  names: readonly string[],
+): Call<Answer & { readonly settings: ReadonlyMap<string, string> }> {
+  return flexible(
+    32,
+    'DescribeConfigs',
+    4,
+    (body) => {
+      body.compactArray([topic], (name) => {
+        body.int8(TOPIC_RESOURCE).compactString(name);
+        body.compactArray(names, (setting) => body.compactString(setting)).tags();
+      });
+      body.bool(false).bool(false).tags(); // no synonyms, no documentation
+    },
+    (answer) => {
+      answer.int32();
+      const settings = new Map<string, string>();
+      const errors = answer.compactArray(() => {
+        const error = answer.int16();
+        answer.compactString();
+        answer.int8();
+        answer.compactString();
+        answer.compactArray(() => {
+          const name = answer.compactString() ?? '';
+          const value = answer.compactString();
+          if (value !== null) settings.set(name, value);
+          answer.at += 3; // read only, source, sensitive
+          answer.compactArray(() => {
+            answer.compactString();
+            answer.compactString();
+            answer.int8();
+            answer.tags();
+          });
+          answer.int8();
+          answer.compactString();
+          answer.tags();
+        });
+        answer.tags();
+        return error;
+      });
+      return { error: errors[0] ?? -1, settings };
+    },
+  );
+}
+
 export type DescribedProducer = Omit<OpenTransaction, 'transactionalId' | 'startedAtMs'> & {
   /** Of its last record; milliseconds since 1970. */
   readonly lastTimestampMs: number;

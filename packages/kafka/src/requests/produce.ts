@@ -1,4 +1,4 @@
-import type { RecordRun, TopicPartition } from '@headwater/core';
+import type { OutRecord, RecordRun, TopicPartition } from '@headwater/core';
 import { flexible, readTopics, writeTopics, type Answer, type Call } from './call.js';
 
 export interface EncodedBatch extends TopicPartition {
@@ -8,7 +8,12 @@ export interface EncodedBatch extends TopicPartition {
   /** What follows `bytes` in the batch: the records of a run, where they are. */
   readonly rest?: Buffer;
   readonly run?: RecordRun;
+  /** How many. */
   readonly records: number;
+  /** What it is made of, unless that is a run. */
+  readonly from?: readonly OutRecord[];
+  /** What it took before it was compressed. Absent: it is not. */
+  readonly unpackedBytes?: number;
 }
 
 export function batchBytes({ bytes, rest }: EncodedBatch): number {

@@ -1,5 +1,5 @@
 import { expect, it } from '@jest/globals';
-import { partitionOf, RecordRuns, type Outcome } from '@headwater/core';
+import { partitionOf, RecordRuns, type LogInput, type LogWriter, type Outcome } from '@headwater/core';
 import { uniqueName } from '../unique-name.js';
 import { keyed, one, texts, type Bench } from './log-under-test.js';
 
@@ -73,7 +73,8 @@ export function writerCases(bench: Bench): void {
   it('S108 names the record of a run that is above the limit, and shows nothing of its transaction', async () => {
     const topic = await bench.topic(1, { 'max.message.bytes': '2000' });
     const writer = await bench.writer();
-    for (const bytes of [5_000, 1_100_000]) {
+    // Alone from the start; then with others, which the topic's limit first takes apart.
+    for (const bytes of [1_100_000, 5_000]) {
       const runs = new RecordRuns();
       const ofTopic = runs.openTopic(topic, 1);
       for (const [key, size] of [
@@ -82,7 +83,9 @@ export function writerCases(bench: Bench): void {
         ['next', 5],
       ] as const)
         ofTopic.add({ topic, key: Buffer.from(key), value: Buffer.alloc(size) });
-      const outcome = await writer.transact(runs.take('everything', Date.now()));
+      const taken = runs.take('everything', Date.now());
+      if (bytes === 5_000) await expectCut(writer, taken);
+      const outcome = await writer.transact(taken);
       expect(outcome).toMatchObject({ outcome: 'aborted', cause: { code: 'RECORD_TOO_LARGE', facts: { topic } } });
       expect(outcome).toMatchObject({ cause: { facts: { key: 'large' } } });
     }
@@ -174,19 +177,68 @@ export function writerCases(bench: Bench): void {
   it('S108 refuses a record above the limit by name, shows nothing of its transaction, and goes on', async () => {
     const topic = await bench.topic(1, { 'max.message.bytes': '2000' });
     const writer = await bench.writer();
-    for (const bytes of [5_000, 1_100_000]) {
-      const outcome = await writer.transact([
-        ...one(topic, 'small'),
-        { topic, partition: 0, key: null, value: Buffer.alloc(bytes) },
-      ]);
+    for (const bytes of [1_100_000, 5_000]) {
+      const records = [...one(topic, 'small'), ...one(topic, 'x'.repeat(bytes), Buffer.from('large'))];
+      if (bytes === 5_000) await expectCut(writer, records);
+      const outcome = await writer.transact(records);
       expect(outcome).toMatchObject({
         outcome: 'aborted',
-        cause: { code: 'RECORD_TOO_LARGE', retryable: false, facts: { topic } },
+        cause: { code: 'RECORD_TOO_LARGE', retryable: false, facts: { topic, key: 'large' } },
       });
       expect(outcome).not.toHaveProperty('fenced');
     }
     expect(await writer.transact(one(topic, 'next'))).toMatchObject({ outcome: 'committed' });
     expect(await bench.texts(topic)).toEqual(['next']);
+  });
+
+  it('S108 cuts its batches to what the topic takes when one was refused, and keeps the order of records and runs', async () => {
+    const topic = await bench.topic(2, { 'max.message.bytes': '10000' });
+    const other = await bench.topic();
+    // A client of its own: what one writer learns, all of its client know.
+    const log = await bench.another();
+    const writer = await bench.writer({}, log);
+    const runs = new RecordRuns();
+    const ofTopic = runs.openTopic(topic, 1);
+    const text = (name: string) => name.padEnd(500, '.');
+    const named = (of: string) => Array.from({ length: 200 }, (_, n) => text(`${of} ${n}`));
+    for (const value of named('run')) ofTopic.add({ topic, key: Buffer.from('k'), value: Buffer.from(value) });
+    const records = named('record').flatMap((value) => one(topic, value));
+    const inputs = [
+      ...records,
+      ...runs.take('everything', Date.now()),
+      ...one(topic, text('last')),
+      ...one(other, 'o'),
+    ];
+    await expectCut(writer, inputs);
+    expect(await writer.transact(inputs)).toMatchObject({ outcome: 'committed' });
+    expect(await bench.texts(topic)).toEqual([...named('record'), ...named('run'), text('last')]);
+    expect(await bench.texts(other)).toEqual(['o']);
+    const second = await bench.writer({}, log);
+    expect(await second.transact(records)).toMatchObject({ outcome: 'committed' });
+    const large = await second.transact([...one(topic, 'small'), ...one(topic, 'x'.repeat(20_000))]);
+    expect(large).toMatchObject({ outcome: 'aborted', cause: { code: 'RECORD_TOO_LARGE', retryable: false } });
+    expect(await bench.texts(topic)).toHaveLength(601);
+  });
+
+  it('S108 fills batches to the last byte that the topic takes', async () => {
+    const topic = await bench.topic(1, { 'max.message.bytes': '2000' });
+    const writer = await bench.writer();
+    // 61 bytes of header; 7 of each record and 2 of a value's length behind 63 bytes.
+    const fitting = [...one(topic, 'x'.repeat(961)), ...one(topic, 'x'.repeat(960))];
+    expect(await writer.transact(fitting)).toMatchObject({ outcome: 'committed' });
+    await expectCut(writer, [...fitting, ...one(topic, '')]);
+    expect(await writer.transact([...fitting, ...one(topic, '')])).toMatchObject({ outcome: 'committed' });
+  });
+
+  it('S108 sends plain records in batches that the topic takes', async () => {
+    const topic = await bench.topic(1, { 'max.message.bytes': '10000' });
+    const producer = (await bench.another()).producer();
+    const texts = Array.from({ length: 200 }, (_, n) => `${n}`.padEnd(500, '.'));
+    const sends = [texts.slice(0, 150), texts.slice(150, 151), texts.slice(151)];
+    const ends = await Promise.all(sends.map((of) => producer.send(of.flatMap((text) => one(topic, text)))));
+    expect(ends.flat()).toEqual([150, 151, 200].map((next) => ({ topic, partition: 0, next })));
+    expect(await bench.texts(topic)).toEqual(texts);
+    await producer.close();
   });
 
   it('S108 dooms a transaction whose append failed', async () => {
@@ -270,4 +322,11 @@ export function writerCases(bench: Bench): void {
     const expected = Array.from({ length: 100 }, (_, n) => `${n}`);
     expect([await bench.texts(left), await bench.texts(right)]).toEqual([expected, expected]);
   });
+}
+
+/** The first time a topic refuses a batch of several records, the repetition is cut to what it takes. */
+async function expectCut(writer: LogWriter, inputs: readonly LogInput[]): Promise<void> {
+  const outcome = await writer.transact(inputs);
+  expect(outcome).toMatchObject({ outcome: 'aborted', cause: { code: 'LOG_BATCH_TOO_LARGE', retryable: true } });
+  expect(outcome).not.toHaveProperty('fenced');
 }

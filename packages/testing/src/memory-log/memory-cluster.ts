@@ -1,16 +1,18 @@
 import {
   partitionOf,
   type Clock,
+  type LogInput,
   type Membership,
   type OutRecord,
   type PartitionOffset,
   type TopicPartition,
 } from '@headwater/core';
+import { batchBytes, batchesOf, type Batch, type LearntLimits } from './batches.js';
 import { Bell } from './bell.js';
 import { GroupOffsets } from './group-offsets.js';
 import { GroupState, type JoinRequest } from './group-state.js';
 import type { PartitionLog } from './partition-log.js';
-import { memberFenced, notCopartitioned, partitionMissing, tooLarge, topicMissing } from './refusals.js';
+import { batchTooLarge, memberFenced, notCopartitioned, partitionMissing, tooLarge } from './refusals.js';
 import { Topics } from './topics.js';
 import { TransactionCoordinator, type Ending, type MemoryTransaction } from './transaction-coordinator.js';
 
@@ -71,18 +73,29 @@ export class MemoryCluster {
     return this.#transactions.isCompleting(transactionalId) ? undefined : epoch;
   }
 
-  /** Appends to the id's transaction, all or nothing. Undefined: ask again, transactions before it have markers to come. */
-  append(writer: WriterIdentity, records: readonly OutRecord[]): readonly PartitionOffset[] | undefined {
-    const placed = this.#place(records);
+  /**
+   * Appends to the id's transaction, all or nothing, in batches that are refused as Kafka's are. Undefined: ask again, transactions before
+   * it have markers to come.
+   */
+  append(
+    writer: WriterIdentity,
+    inputs: readonly LogInput[],
+    limits: LearntLimits,
+  ): readonly PartitionOffset[] | undefined {
+    const placed = this.#place(batchesOf(inputs, (record) => this.#partitionOf(record), limits));
     const transaction = this.#enter(writer);
     if (transaction === undefined) return undefined;
     for (const log of placed.keys()) this.#written.get(transaction)!.logs.add(log);
     return this.#write(placed, transaction.number);
   }
 
-  /** Appends outside of any transaction. */
+  /** Appends outside of any transaction. What does not fit into one batch goes in several, so each record is judged by itself. */
   send(records: readonly OutRecord[]): readonly PartitionOffset[] {
-    return this.#write(this.#place(records), undefined);
+    const alone = records.map((record) => {
+      const { topic } = record;
+      return { topic, partition: this.#partitionOf(record), records: [record], sizeAtMost: 0 };
+    });
+    return this.#write(this.#place(alone), undefined);
   }
 
   /** Adds offsets to the id's transaction. Throws LOG_MEMBER_FENCED when the membership is no longer current. */
@@ -218,22 +231,26 @@ export class MemoryCluster {
       mark({ topic: OFFSETS_TOPIC, partition: 0, transactionalId, how }, () => group.mark(number, how));
   }
 
-  /** Finds every record's partition before the first is written. */
-  #place(records: readonly OutRecord[]): Map<PartitionLog, OutRecord[]> {
+  #partitionOf({ topic, partition, key }: OutRecord): number {
+    const found = this.topics.get(topic);
+    if (partition === undefined && key === null) throw partitionMissing(topic);
+    return partition ?? partitionOf(key!, found.partitions.length);
+  }
+
+  /** Judges every batch before the first is written. */
+  #place(batches: readonly Batch[]): Map<PartitionLog, OutRecord[]> {
     const placed = new Map<PartitionLog, OutRecord[]>();
-    for (const record of records) {
-      const { topic, key } = record;
-      const found = this.topics.find(topic);
-      if (found === undefined) throw topicMissing(topic);
-      if (record.partition === undefined && key === null) throw partitionMissing(topic);
-      const partition = record.partition ?? partitionOf(key!, found.partitions.length);
-      const bytes = (key?.length ?? 0) + (record.value?.length ?? 0);
-      const limit = Math.min(MAX_RECORD_BYTES, Number(found.settings.get('max.message.bytes')));
-      if (bytes > limit) throw tooLarge(topic, partition, key, bytes, limit);
-      const log = this.partition({ topic, partition });
+    const now = this.#clock.now();
+    for (const batch of batches) {
+      const { topic, partition, records } = batch;
+      const log = this.partition(batch);
+      const limit = Number(this.topics.get(topic).settings.get('max.message.bytes'));
+      const bytes = batchBytes(batch, now);
+      if (bytes > limit && records.length > 1) throw batchTooLarge(topic, partition, records.length, bytes, limit);
+      if (bytes > limit) throw tooLarge(topic, partition, records[0]!.key, bytes, limit);
       const ofLog = placed.get(log);
-      if (ofLog === undefined) placed.set(log, [record]);
-      else ofLog.push(record);
+      if (ofLog === undefined) placed.set(log, [...records]);
+      else for (const record of records) ofLog.push(record);
     }
     return placed;
   }
@@ -270,7 +287,5 @@ export interface WriterIdentity {
   readonly epoch: number;
   readonly timeoutMs: number;
 }
-
-const MAX_RECORD_BYTES = 1_000_000;
 
 const copied = (bytes: Buffer | null): Buffer | null => (bytes === null ? null : Buffer.from(bytes));

@@ -1,4 +1,5 @@
 import { systemClock, type Clock, type GroupOptions, type Log, type WriterOptions } from '@headwater/core';
+import { LearntLimits } from './batches.js';
 import { Connection, type MemoryClientOptions } from './connection.js';
 import { MemoryAdmin } from './memory-admin.js';
 import { MemoryCluster, type Marker } from './memory-cluster.js';
@@ -54,9 +55,10 @@ export function memoryLog(options: MemoryLogOptions = {}): MemoryLog {
   const client = (of: MemoryClientOptions = {}): MemoryClient => {
     const connection = new Connection(clock, of);
     connections.add(connection);
+    const limits = new LearntLimits();
     const log = {
       admin: new MemoryAdmin(cluster, connection),
-      writer: (writer: WriterOptions) => new MemoryWriter(cluster, connection, writer),
+      writer: (writer: WriterOptions) => new MemoryWriter(cluster, connection, limits, writer),
       producer: () => new MemoryProducer(cluster, connection),
       reader: () => new MemoryReader(cluster, connection, maxPollRecords),
       group: (group: GroupOptions) => new MemoryGroup(cluster, connection, group),

@@ -4,11 +4,11 @@ import type {
   LogTransaction,
   LogWriter,
   Outcome,
-  OutRecord,
   PartitionOffset,
   WriterOptions,
 } from '@headwater/core';
-import { errorCode, isRun, recordsOf } from '@headwater/core';
+import { errorCode, HeadwaterError, isRun } from '@headwater/core';
+import type { LearntLimits } from './batches.js';
 import type { Connection } from './connection.js';
 import type { MemoryCluster, WriterIdentity } from './memory-cluster.js';
 import { closed, transactionAborted, transactionOver, writerBusy, writerNotReady } from './refusals.js';
@@ -18,15 +18,17 @@ export class MemoryWriter implements LogWriter {
   readonly transactionalId: string;
   readonly #cluster: MemoryCluster;
   readonly #connection: Connection;
+  readonly #limits: LearntLimits;
   readonly #timeoutMs: number;
   readonly #stoppable = { order: 1, stop: () => this.close() } as const;
   #identity: WriterIdentity | undefined;
   #open: MemoryWriterTransaction | undefined;
   #closed = false;
 
-  constructor(cluster: MemoryCluster, connection: Connection, options: WriterOptions) {
+  constructor(cluster: MemoryCluster, connection: Connection, limits: LearntLimits, options: WriterOptions) {
     this.#cluster = cluster;
     this.#connection = connection;
+    this.#limits = limits;
     this.transactionalId = options.transactionalId;
     this.#timeoutMs = options.transactionTimeoutMs ?? 8_000;
     connection.adopt(this.#stoppable);
@@ -76,7 +78,8 @@ export class MemoryWriter implements LogWriter {
       this.#open = undefined;
       if (!fit) this.#identity = undefined;
     };
-    const transaction = new MemoryWriterTransaction(this.#cluster, this.#connection, this.#identity, ended, failure);
+    const at = { cluster: this.#cluster, connection: this.#connection, limits: this.#limits };
+    const transaction = new MemoryWriterTransaction(at, this.#identity, ended, failure);
     if (failure === undefined) this.#open = transaction;
     return transaction;
   }
@@ -85,6 +88,7 @@ export class MemoryWriter implements LogWriter {
 class MemoryWriterTransaction implements LogTransaction {
   readonly #cluster: MemoryCluster;
   readonly #connection: Connection;
+  readonly #limits: LearntLimits;
   readonly #writer: WriterIdentity | undefined;
   /** Tells the writer that this is over, and whether it can go on without a fence. */
   readonly #ended: (fit: boolean) => void;
@@ -96,14 +100,14 @@ class MemoryWriterTransaction implements LogTransaction {
   #over = false;
 
   constructor(
-    cluster: MemoryCluster,
-    connection: Connection,
+    at: { readonly cluster: MemoryCluster; readonly connection: Connection; readonly limits: LearntLimits },
     writer: WriterIdentity | undefined,
     ended: (fit: boolean) => void,
     failure: Error | undefined,
   ) {
-    this.#cluster = cluster;
-    this.#connection = connection;
+    this.#cluster = at.cluster;
+    this.#connection = at.connection;
+    this.#limits = at.limits;
     this.#writer = writer;
     this.#ended = ended;
     if (failure !== undefined) this.#failure = { cause: failure };
@@ -111,13 +115,14 @@ class MemoryWriterTransaction implements LogTransaction {
 
   append(inputs: readonly LogInput[]): Promise<void> {
     if (this.#over) return Promise.reject(transactionOver());
-    const records = inputs.map(copied).flatMap(recordsOf);
+    const copies = inputs.map(copied);
     const appended = this.#tail.then(async () => {
       if (this.#failure !== undefined) throw this.#failure.cause;
-      if (records.length === 0) return;
+      if (copies.length === 0) return;
       try {
-        await this.#append(records);
+        await this.#append(copies);
       } catch (cause) {
+        this.#learn(cause);
         this.#failure ??= { cause };
         throw cause;
       }
@@ -169,12 +174,17 @@ class MemoryWriterTransaction implements LogTransaction {
     return { outcome: 'aborted', cause, ...(fenced && { fenced }) };
   }
 
-  async #append(records: readonly OutRecord[]): Promise<void> {
+  #learn(cause: unknown): void {
+    if (!(cause instanceof HeadwaterError) || cause.code !== 'LOG_BATCH_TOO_LARGE') return;
+    this.#limits.learn(String(cause.facts['topic']), Number(cause.facts['limit']));
+  }
+
+  async #append(inputs: readonly LogInput[]): Promise<void> {
     const writer = this.#writer!;
     const call = { request: 'append', transactionalId: writer.transactionalId } as const;
     this.#entered = true;
     const appended = await this.#connection.ask(call, this.#cluster.logChanged, () =>
-      this.#cluster.append(writer, records),
+      this.#cluster.append(writer, inputs, this.#limits),
     );
     for (const of of appended) this.#appended.set(`${of.topic}/${of.partition}`, of);
   }

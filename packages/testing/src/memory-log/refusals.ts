@@ -37,6 +37,15 @@ export const tooLarge = (topic: string, partition: number, key: Buffer | null, b
     { topic, partition, key: key === null ? null : key.toString(), bytes, limit },
   );
 
+export const batchTooLarge = (topic: string, partition: number, records: number, bytes: number, limit: number) =>
+  refusal(
+    'LOG_BATCH_TOO_LARGE',
+    `${topic}-${partition} does not take a batch of ${records} records and ${bytes} bytes. ` +
+      `Nothing of the batch was written. Run the same again: batches of ${topic} are cut to ${limit} bytes now.`,
+    { topic, partition, records, bytes, limit },
+    true,
+  );
+
 export const writerFenced = (transactionalId: string) =>
   refusal(
     'LOG_WRITER_FENCED',

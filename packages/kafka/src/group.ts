@@ -3,7 +3,8 @@ import type { Assignment, GroupOptions, HandOver, LogGroup, Tenure } from '@head
 import { heartbeats, type Loss } from './group-heartbeat.js';
 import { GroupSeat, instanceFenced, type SeatOptions } from './group-seat.js';
 import { coPartitionCount } from './group-topics.js';
-import { FENCED_INSTANCE_ID, KafkaError, errorName } from './kafka.errors.js';
+import { errorName } from './error-names.js';
+import { FENCED_INSTANCE_ID, KafkaError } from './kafka.errors.js';
 import type { Lane } from './lane.js';
 import type { Joined } from './requests/group.js';
 import { aborted, wait } from './wait.js';

@@ -1,4 +1,5 @@
 import { HeadwaterError, type HeadwaterErrorOptions } from '@headwater/core';
+import { errorName, remedyOf } from './error-names.js';
 
 export type KafkaErrorCode =
   | 'KAFKA_AUTHENTICATION_FAILED'
@@ -30,6 +31,7 @@ export type KafkaErrorCode =
   | 'LOG_WRITER_NOT_READY'
   | 'LOG_TRANSACTION_ABORTED'
   | 'LOG_TRANSACTION_OVER'
+  | 'RECORD_INVALID'
   | 'RECORD_TOO_LARGE';
 
 /** What the Kafka log refuses or fails with. `facts` name the topic, partition, group or request. */
@@ -46,14 +48,11 @@ export function refused(what: string, error: number, facts: Readonly<Record<stri
   const subject = Object.entries(facts)
     .map(([name, value]) => ` ${name}=${String(value)}`)
     .join('');
-  return new KafkaError(
-    'KAFKA_REFUSED',
-    `${what}${subject} was refused: ${errorName(error)} (${error}). ${remedy(error)}`,
-    {
-      retryable: isRetriable(error),
-      facts: { ...facts, request: what, error, errorName: errorName(error) },
-    },
-  );
+  const remedy = remedyOf(error) ?? (isRetriable(error) ? 'Try again.' : 'See the broker’s log.');
+  return new KafkaError('KAFKA_REFUSED', `${what}${subject} was refused: ${errorName(error)} (${error}). ${remedy}`, {
+    retryable: isRetriable(error) || error === TRANSACTION_ABORTABLE,
+    facts: { ...facts, request: what, error, errorName: errorName(error) },
+  });
 }
 
 /** Answers after which the same request may succeed. 88: offsets wait for a transaction to end. */
@@ -75,6 +74,7 @@ export const ILLEGAL_GENERATION = 22;
 export const INCONSISTENT_GROUP_PROTOCOL = 23;
 export const UNKNOWN_MEMBER_ID = 25;
 export const REBALANCE_IN_PROGRESS = 27;
+const INVALID_TIMESTAMP = 32;
 export const OUT_OF_ORDER_SEQUENCE_NUMBER = 45;
 export const INVALID_TXN_STATE = 48;
 export const INVALID_PRODUCER_ID_MAPPING = 49;
@@ -82,10 +82,18 @@ export const CONCURRENT_TRANSACTIONS = 51;
 export const UNKNOWN_PRODUCER_ID = 59;
 export const MEMBER_ID_REQUIRED = 79;
 export const FENCED_INSTANCE_ID = 82;
+const INVALID_RECORD = 87;
+/** The broker asks for an abort; the transaction may be run again, the request may not. */
+const TRANSACTION_ABORTABLE = 120;
 
 /** The batch is above what the topic takes, or its segments. */
 export function isTooLarge(error: number): boolean {
   return error === MESSAGE_TOO_LARGE || error === RECORD_LIST_TOO_LARGE;
+}
+
+/** A record breaks a rule of its topic: no key although it is compacted, or a timestamp too far off. */
+export function isRecordInvalid(error: number): boolean {
+  return error === INVALID_TIMESTAMP || error === INVALID_RECORD;
 }
 
 /** Another writer took the transactional id, or the broker ended the transaction by its time-out. */
@@ -104,69 +112,3 @@ export function isMemberFenced(error: number): boolean {
     error === 113
   );
 }
-
-export function errorName(error: number): string {
-  return NAMES[error] ?? 'UNKNOWN';
-}
-
-function remedy(error: number): string {
-  if (error === 26) return 'Set sessionTimeoutMs within group.min.session.timeout.ms and group.max.session.timeout.ms.';
-  if (error === 50) return 'Set transactionTimeoutMs below the broker’s transaction.max.timeout.ms.';
-  if (error === 29 || error === 30 || error === 31 || error === 53) return 'Grant this client the missing ACL.';
-  return isRetriable(error) ? 'Try again.' : 'See the broker’s log.';
-}
-
-const NAMES: Readonly<Record<number, string>> = {
-  [-1]: 'UNKNOWN_SERVER_ERROR',
-  1: 'OFFSET_OUT_OF_RANGE',
-  2: 'CORRUPT_MESSAGE',
-  3: 'UNKNOWN_TOPIC_OR_PARTITION',
-  5: 'LEADER_NOT_AVAILABLE',
-  6: 'NOT_LEADER_OR_FOLLOWER',
-  7: 'REQUEST_TIMED_OUT',
-  8: 'BROKER_NOT_AVAILABLE',
-  9: 'REPLICA_NOT_AVAILABLE',
-  10: 'MESSAGE_TOO_LARGE',
-  13: 'NETWORK_EXCEPTION',
-  14: 'COORDINATOR_LOAD_IN_PROGRESS',
-  15: 'COORDINATOR_NOT_AVAILABLE',
-  16: 'NOT_COORDINATOR',
-  17: 'INVALID_TOPIC_EXCEPTION',
-  18: 'RECORD_LIST_TOO_LARGE',
-  19: 'NOT_ENOUGH_REPLICAS',
-  20: 'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
-  22: 'ILLEGAL_GENERATION',
-  23: 'INCONSISTENT_GROUP_PROTOCOL',
-  24: 'INVALID_GROUP_ID',
-  25: 'UNKNOWN_MEMBER_ID',
-  26: 'INVALID_SESSION_TIMEOUT',
-  27: 'REBALANCE_IN_PROGRESS',
-  29: 'TOPIC_AUTHORIZATION_FAILED',
-  30: 'GROUP_AUTHORIZATION_FAILED',
-  31: 'CLUSTER_AUTHORIZATION_FAILED',
-  35: 'UNSUPPORTED_VERSION',
-  42: 'INVALID_REQUEST',
-  45: 'OUT_OF_ORDER_SEQUENCE_NUMBER',
-  46: 'DUPLICATE_SEQUENCE_NUMBER',
-  47: 'INVALID_PRODUCER_EPOCH',
-  48: 'INVALID_TXN_STATE',
-  49: 'INVALID_PRODUCER_ID_MAPPING',
-  50: 'INVALID_TRANSACTION_TIMEOUT',
-  51: 'CONCURRENT_TRANSACTIONS',
-  53: 'TRANSACTIONAL_ID_AUTHORIZATION_FAILED',
-  55: 'OPERATION_NOT_ATTEMPTED',
-  56: 'KAFKA_STORAGE_ERROR',
-  59: 'UNKNOWN_PRODUCER_ID',
-  72: 'LISTENER_NOT_FOUND',
-  74: 'FENCED_LEADER_EPOCH',
-  75: 'UNKNOWN_LEADER_EPOCH',
-  79: 'MEMBER_ID_REQUIRED',
-  82: 'FENCED_INSTANCE_ID',
-  87: 'INVALID_RECORD',
-  88: 'UNSTABLE_OFFSET_COMMIT',
-  90: 'PRODUCER_FENCED',
-  100: 'UNKNOWN_TOPIC_ID',
-  103: 'INCONSISTENT_TOPIC_ID',
-  110: 'FENCED_MEMBER_EPOCH',
-  113: 'STALE_MEMBER_EPOCH',
-};

@@ -5,6 +5,7 @@ import {
   KafkaError,
   NOT_ENOUGH_REPLICAS_AFTER_APPEND,
   REQUEST_TIMED_OUT,
+  isRecordInvalid,
   isRetriable,
   isTooLarge,
   isWriterFenced,
@@ -13,7 +14,7 @@ import {
 import type { Lane } from './lane.js';
 import { batchBytes, produce, type EncodedBatch, type ProducedPartition } from './requests/produce.js';
 import type { Wire } from './wire.js';
-import { batchTooLarge, expired, tooLarge, writerFenced } from './writer.errors.js';
+import { batchTooLarge, expired, recordInvalid, tooLarge, writerFenced } from './writer.errors.js';
 
 /** What one attempt brought for one batch. `again`: the same bytes may be sent once more; the broker knows them by their sequence. */
 export type Attempt =
@@ -107,21 +108,29 @@ async function oversized({ wire }: Sender, batch: EncodedBatch, error: number): 
   return { batch, result: 'refused', error, cause: batchTooLarge({ topic, partition, records }, bytes, limit) };
 }
 
+/** Of what a record is, not of where the cluster stands: it would be refused whenever it is sent. */
+function invalid(batch: EncodedBatch, { error, message, refused: records = [] }: ProducedPartition): KafkaError {
+  const { topic, partition } = batch;
+  // Where a broker names none, the only one there is.
+  const index = records[0]?.index ?? (batch.records === 1 ? 0 : undefined);
+  const key = index === undefined ? undefined : recordAt(batch, index).key;
+  const said = [...new Set([message, ...records.map((of) => of.message)])].filter((text) => text !== undefined);
+  return recordInvalid({ topic, partition, key }, error, said.join(' '));
+}
+
 function recordAt({ run, from }: EncodedBatch, index: number): { readonly key?: Buffer | null } {
   return (run === undefined ? from : decodeRun(run))?.[index] ?? {};
 }
 
-function judged(
-  batch: EncodedBatch,
-  { error, baseOffset }: ProducedPartition,
-  transactionalId: string | null,
-): Attempt {
-  if (error === 0) return { batch, result: 'appended', baseOffset };
+function judged(batch: EncodedBatch, answer: ProducedPartition, transactionalId: string | null): Attempt {
+  const { error } = answer;
+  if (error === 0) return { batch, result: 'appended', baseOffset: answer.baseOffset };
   const { topic, partition } = batch;
   const refusal = refused('Produce', error, { topic, partition, ...(transactionalId !== null && { transactionalId }) });
   // A broker that timed out waiting for its replicas has appended and may yet keep it.
   if (isRetriable(error))
     return again(batch, refusal, { moved: error !== CONCURRENT_TRANSACTIONS, lost: LOST.has(error) });
+  if (isRecordInvalid(error)) return { batch, result: 'refused', error, cause: invalid(batch, answer) };
   if (transactionalId !== null && error === INVALID_PRODUCER_ID_MAPPING)
     return { batch, result: 'refused', error, cause: expired(transactionalId) };
   if (transactionalId !== null && isWriterFenced(error))

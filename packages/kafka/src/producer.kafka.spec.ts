@@ -165,6 +165,20 @@ describe('producer', () => {
     expect(found).toEqual([...names('before'), ...names('after'), 'next']);
   });
 
+  it('tells a record that its topic refuses for good from a failure that passes', async () => {
+    const topic = unique('topic');
+    await log.admin.ensureTopics([{ topic, partitions: 1, cleanupPolicy: 'compact' }]);
+    const producer = log.producer();
+    const keyless = { topic, partition: 0, key: null, value: Buffer.from('keyless') };
+    await expect(producer.send([keyless])).rejects.toMatchObject({
+      code: 'LOG_SEND_FAILED',
+      retryable: false,
+      cause: { code: 'RECORD_INVALID', message: expect.stringContaining('INVALID_RECORD (87): ') },
+      facts: { unknown: [], refused: [{ topic, partition: 0 }] },
+    });
+    expect(await producer.send([{ ...keyless, key: Buffer.from('k') }])).toMatchObject([{ next: 1 }]);
+  });
+
   it('ends within its time when the broker does not answer any more, and takes nothing after close', async () => {
     const topic = await newTopic(log);
     const producer = proxied.producer();

@@ -1,4 +1,5 @@
 import type { TopicPartition } from '@headwater/core';
+import { errorName } from './error-names.js';
 import { KafkaError } from './kafka.errors.js';
 
 export function over(): KafkaError {
@@ -17,7 +18,7 @@ export function abortedByOwner(): KafkaError {
 
 /** Of one record. `key`: undefined where it is not known any more. */
 export function tooLarge(
-  { topic, partition, key }: TopicPartition & { readonly key?: Buffer | null },
+  { topic, partition, key }: TopicPartition & { readonly key?: Buffer | null | undefined },
   bytes: number,
   limit?: number,
 ): KafkaError {
@@ -35,6 +36,21 @@ export function tooLarge(
         ...(limit !== undefined && { limit }),
       },
     },
+  );
+}
+
+/** Of one record that breaks a rule of its topic. `key`: undefined where the broker does not say which it is. */
+export function recordInvalid(
+  { topic, partition, key }: TopicPartition & { readonly key?: Buffer | null | undefined },
+  error: number,
+  said: string,
+): KafkaError {
+  const name = errorName(error);
+  return new KafkaError(
+    'RECORD_INVALID',
+    `${topic}-${partition} refuses the record${keyed(key)} for good: ${name} (${error})${said === '' ? '' : `: ${said}`}. ` +
+      'Give it a key if the topic is compacted, and a timestamp within message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic.',
+    { facts: { topic, partition, ...(key !== undefined && { key: keyText(key) }), error, errorName: name, said } },
   );
 }
 

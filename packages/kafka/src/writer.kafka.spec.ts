@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import type { Log, OutRecord } from '@headwater/core';
+import { RecordRuns, type Log, type OutRecord } from '@headwater/core';
 import { committedRecords, newTopic, testLog, texts, unique } from './broker.testing.js';
 import { until } from './until.testing.js';
 
@@ -98,6 +98,29 @@ describe('writer', () => {
       await packing.close();
     },
   );
+
+  it('names the record whose timestamp its topic does not take, among others and in a run, and goes on', async () => {
+    const topic = await newTopic(log, 1, { 'message.timestamp.before.max.ms': '60000' });
+    const writer = log.writer({ transactionalId: unique('writer') });
+    await writer.fence();
+    const runs = new RecordRuns();
+    runs.openTopic(topic, 1).add(record(topic, 'old'));
+    const hourAgo = Date.now() - 3_600_000;
+    const run = runs.take('everything', hourAgo);
+    for (const inputs of [[record(topic, 'before'), record(topic, 'old', { timestamp: hourAgo })], run]) {
+      expect(await writer.transact(inputs)).toMatchObject({
+        outcome: 'aborted',
+        cause: {
+          code: 'RECORD_INVALID',
+          retryable: false,
+          message: expect.stringMatching(/"old" for good: INVALID_TIMESTAMP \(32\): .*imestamp/),
+          facts: { topic, partition: 0, key: 'old', error: 32 },
+        },
+      });
+    }
+    expect(await writer.transact([record(topic, 'next')])).toMatchObject({ outcome: 'committed' });
+    expect(texts(await committedRecords(log, topic))).toEqual(['next']);
+  });
 
   it('learns from a batch that fits packed and not as the topic stores it', async () => {
     const topic = await newTopic(log, 1, { 'max.message.bytes': '10000', 'compression.type': 'uncompressed' });

@@ -4,7 +4,7 @@ import { describe, expect, it } from '@jest/globals';
 
 const root = process.cwd();
 const CODE =
-  /'((?:WIRING|CONTRACT|REJECTED|KEY_PARKED|HANDLER|PROCESS|APPLY|PROJECTION|CDC|CLI|KAFKA|LOG|CLOCK|STATE|SERVICES|RECORD_TOO|OUTBOX)_?[A-Z_]*)'/g;
+  /'((?:WIRING|CONTRACT|REJECTED|KEY_PARKED|HANDLER|PROCESS|APPLY|PROJECTION|CDC|CLI|KAFKA|LOG|CLOCK|STATE|SERVICES|RECORD_TOO|RECORD_INVALID|OUTBOX)_?[A-Z_]*)'/g;
 /** Names of environment variables and of Kafka's own errors. */
 const NOT_OURS = new Set(['KAFKA_BROKERS', 'KAFKA_SSL', 'KAFKA_STORAGE_ERROR', 'CDC_']);
 

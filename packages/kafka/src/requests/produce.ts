@@ -23,6 +23,14 @@ export function batchBytes({ bytes, rest }: EncodedBatch): number {
 export interface ProducedPartition extends TopicPartition, Answer {
   /** Where the batch begins in the log; meaningful without error only. */
   readonly baseOffset: number;
+  /** What the broker has to say of the error, and the records it names by their place in the batch. */
+  readonly message?: string | undefined;
+  readonly refused?: readonly RefusedRecord[];
+}
+
+export interface RefusedRecord {
+  readonly index: number;
+  readonly message: string | undefined;
 }
 
 export function produce(
@@ -54,14 +62,15 @@ export function produce(
         const error = answer.int16();
         const baseOffset = answer.int64();
         answer.at += 16; // append time, log start
-        answer.compactArray(() => {
-          answer.int32();
-          answer.compactString();
+        const records = answer.compactArray(() => {
+          const index = answer.int32();
+          const of = answer.compactString() ?? undefined;
           answer.tags();
+          return { index, message: of };
         });
-        answer.compactString();
+        const message = answer.compactString() ?? undefined;
         answer.tags();
-        return { topic, partition, error, baseOffset };
+        return { topic, partition, error, baseOffset, message, refused: records };
       }),
     { timeoutMs, capacity },
   );

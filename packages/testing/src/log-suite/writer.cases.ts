@@ -241,6 +241,21 @@ export function writerCases(bench: Bench): void {
     await producer.close();
   });
 
+  it('S108 refuses a record without a key for a compacted topic by name, shows nothing of its transaction, and goes on', async () => {
+    const topic = uniqueName('suite');
+    await bench.log.admin.ensureTopics([{ topic, partitions: 1, cleanupPolicy: 'compact' }]);
+    const writer = await bench.writer();
+    const keyless = [...one(topic, 'before', Buffer.from('k')), ...one(topic, 'keyless')];
+    const outcome = await writer.transact(keyless);
+    expect(outcome).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'RECORD_INVALID', retryable: false, facts: { topic, partition: 0, key: null } },
+    });
+    expect(outcome).not.toHaveProperty('fenced');
+    expect(await writer.transact(one(topic, 'next', Buffer.from('k')))).toMatchObject({ outcome: 'committed' });
+    expect(await bench.texts(topic)).toEqual(['next']);
+  });
+
   it('S108 dooms a transaction whose append failed', async () => {
     const topic = await bench.topic();
     const writer = await bench.writer();

@@ -12,7 +12,7 @@ import { Bell } from './bell.js';
 import { GroupOffsets } from './group-offsets.js';
 import { GroupState, type JoinRequest } from './group-state.js';
 import type { PartitionLog } from './partition-log.js';
-import { batchTooLarge, memberFenced, notCopartitioned, partitionMissing, tooLarge } from './refusals.js';
+import { batchTooLarge, keyMissing, memberFenced, notCopartitioned, partitionMissing, tooLarge } from './refusals.js';
 import { Topics } from './topics.js';
 import { TransactionCoordinator, type Ending, type MemoryTransaction } from './transaction-coordinator.js';
 
@@ -244,10 +244,13 @@ export class MemoryCluster {
     for (const batch of batches) {
       const { topic, partition, records } = batch;
       const log = this.partition(batch);
-      const limit = Number(this.topics.get(topic).settings.get('max.message.bytes'));
+      const { settings } = this.topics.get(topic);
+      const limit = Number(settings.get('max.message.bytes'));
       const bytes = batchBytes(batch, now);
       if (bytes > limit && records.length > 1) throw batchTooLarge(topic, partition, records.length, bytes, limit);
       if (bytes > limit) throw tooLarge(topic, partition, records[0]!.key, bytes, limit);
+      if (settings.get('cleanup.policy')!.includes('compact') && records.some(({ key }) => key === null))
+        throw keyMissing(topic, partition);
       const ofLog = placed.get(log);
       if (ofLog === undefined) placed.set(log, [...records]);
       else for (const record of records) ofLog.push(record);

@@ -37,6 +37,14 @@ export const tooLarge = (topic: string, partition: number, key: Buffer | null, b
     { topic, partition, key: key === null ? null : key.toString(), bytes, limit },
   );
 
+export const keyMissing = (topic: string, partition: number) =>
+  refusal(
+    'RECORD_INVALID',
+    `${topic}-${partition} refuses the record with key null for good: a compacted topic takes no record without a key. ` +
+      'Give it a key.',
+    { topic, partition, key: null },
+  );
+
 export const batchTooLarge = (topic: string, partition: number, records: number, bytes: number, limit: number) =>
   refusal(
     'LOG_BATCH_TOO_LARGE',

@@ -4,6 +4,8 @@ import type * as Fzstd from 'fzstd';
 import type Lz4 from 'lz4-napi';
 import type Snappy from 'snappy';
 import { KafkaError } from './kafka.errors.js';
+import { lz4Exceeds } from './lz4-length.js';
+import { zstdClaimsAbove } from './zstd-claims.js';
 
 /** How record batches are compressed. All four are always read. */
 export type Compression = 'gzip' | 'snappy' | 'lz4' | 'zstd';
@@ -56,7 +58,7 @@ export function decompress(codec: number, packed: Buffer, maxBytes = MAX_UNPACKE
     case 'snappy':
       return unsnap(packed, maxBytes);
     case 'lz4':
-      return load<typeof Lz4>('lz4', 'lz4-napi').decompressFrameSync(packed);
+      return unlz4(packed, maxBytes);
     case 'zstd':
       return unzstd(packed, maxBytes);
     case undefined:
@@ -107,8 +109,16 @@ function snappyLength(block: Buffer): number {
   throw new RangeError('a snappy block does not begin with its length');
 }
 
+/** The native code unpacks as much as there is: it is asked only for what is within the limit. */
+function unlz4(packed: Buffer, maxBytes: number): Buffer {
+  const lz4 = load<typeof Lz4>('lz4', 'lz4-napi');
+  if (lz4Exceeds(packed, maxBytes)) throw tooLong(maxBytes);
+  return lz4.decompressFrameSync(packed);
+}
+
 /** By the stream's way, because Java's frames do not tell their length. */
 function unzstd(packed: Buffer, maxBytes: number): Buffer {
+  if (zstdClaimsAbove(packed, maxBytes)) throw tooLong(maxBytes);
   const chunks: Uint8Array[] = [];
   let size = 0;
   const { Decompress } = load<typeof Fzstd>('zstd', 'fzstd');

@@ -47,10 +47,11 @@ export class PartitionQueue implements TopicPartition {
     const most = this.#limits.fillTo(this.topic);
     let bytes = 0;
     let count = 0;
-    for (const { sizeAtMost } of this.#waiting) {
-      if (count > 0 && bytes + sizeAtMost > most) break;
+    for (const { sizeAtMost, alone } of this.#waiting) {
+      if (count > 0 && (alone || bytes + sizeAtMost > most)) break;
       bytes += sizeAtMost;
       count++;
+      if (alone) break;
     }
     this.#bytes -= bytes;
     return this.#waiting.splice(0, count);

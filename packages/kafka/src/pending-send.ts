@@ -12,6 +12,8 @@ export interface Part extends Chunk {
   /** When it was queued, and when waiting for it ends: milliseconds of the monotonic clock. */
   readonly queuedAt: number;
   readonly deadline: number;
+  /** Goes in a batch of its own: together with others it was refused, for one of their records. */
+  readonly alone?: true;
 }
 
 /** One call of send(): settled when all its parts are. */

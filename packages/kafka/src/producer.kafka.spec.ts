@@ -179,6 +179,18 @@ describe('producer', () => {
     expect(await producer.send([{ ...keyless, key: Buffer.from('k') }])).toMatchObject([{ next: 1 }]);
   });
 
+  it('refuses of the sends that went together the one that holds a bad record', async () => {
+    const topic = unique('topic');
+    await log.admin.ensureTopics([{ topic, partitions: 1, cleanupPolicy: 'compact' }]);
+    const producer = log.producer();
+    const keyed = (key: string) => [{ topic, partition: 0, key: Buffer.from(key), value: Buffer.from(key) }];
+    const keyless = [...keyed('with it'), { topic, partition: 0, key: null, value: Buffer.from('keyless') }];
+    const ends = await Promise.allSettled([keyed('a'), keyless, keyed('b'), keyed('c')].map((of) => producer.send(of)));
+    expect(ends.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled', 'fulfilled']);
+    expect(ends[1]).toMatchObject({ reason: { cause: { code: 'RECORD_INVALID', facts: { key: null } } } });
+    expect(texts(await committedRecords(log, topic))).toEqual(['a', 'b', 'c']);
+  });
+
   it('ends within its time when the broker does not answer any more, and takes nothing after close', async () => {
     const topic = await newTopic(log);
     const producer = proxied.producer();

@@ -3,6 +3,7 @@ import { chunksOf } from './chunks.js';
 import type { Packer } from './codecs.js';
 import {
   INVALID_PRODUCER_ID_MAPPING,
+  type KafkaError,
   OUT_OF_ORDER_SEQUENCE_NUMBER,
   UNKNOWN_PRODUCER_ID,
   refused,
@@ -201,9 +202,12 @@ export class KafkaProducer implements LogProducer {
     if (attempt.result === 'again') flight.lost ||= attempt.lost;
     const renewed = attempt.result === 'refused' && RENEWED.has(attempt.error) && !flight.lost;
     if (renewed) this.#forgetEpoch(flight.queue);
-    if (attempt.result === 'refused' && attempt.cause.code === 'LOG_BATCH_TOO_LARGE' && this.#canRecut(flight)) {
-      this.#recut(flight);
-      return false;
+    if (attempt.result === 'refused') {
+      const smaller = this.#smaller(flight, attempt.cause);
+      if (smaller !== undefined) {
+        this.#putBack(flight, smaller);
+        return false;
+      }
     }
     if ((renewed || attempt.result === 'again') && performance.now() < this.#deadlineOf(flight.parts[0]!)) return true;
     // Refused for its place in the order after a lost answer: the lost one may have been the one that counts.
@@ -211,17 +215,21 @@ export class KafkaProducer implements LogProducer {
     return false;
   }
 
-  /** None of it is in the log, and there is time left. */
-  #canRecut({ lost, parts }: Flight): boolean {
-    return !lost && performance.now() < this.#deadlineOf(parts[0]!);
+  /** What the batch goes as in place of itself, where that may be taken, nothing of it is in the log, and there is time left. */
+  #smaller({ lost, parts }: Flight, { code }: KafkaError): readonly Part[] | undefined {
+    if (lost || performance.now() >= this.#deadlineOf(parts[0]!)) return undefined;
+    if (code === 'LOG_BATCH_TOO_LARGE') return parts.flatMap((part) => part.send.cut(part, this.#wire.batchLimits));
+    // One send's record is no reason to refuse the others, which only went with it.
+    if (code === 'RECORD_INVALID' && parts.length > 1) return parts.map((part) => ({ ...part, alone: true }));
+    return undefined;
   }
 
-  /** Back to the front of the line, in pieces that the topic takes: nothing overtakes them. */
-  #recut(flight: Flight): void {
-    const { queue, parts } = flight;
-    // Its sequences were taken and the broker has not seen them: the pieces go under a new id, from 0.
+  /** To the front of the line: nothing overtakes it. */
+  #putBack(flight: Flight, parts: readonly Part[]): void {
+    const { queue } = flight;
+    // Its sequences were taken and the broker has not seen them: what comes goes under a new id, from 0.
     this.#forgetEpoch(queue);
-    queue.putBack(parts.flatMap((part) => part.send.cut(part, this.#wire.batchLimits)));
+    queue.putBack(parts);
     flight.over = true;
     queue.busy = false;
   }

@@ -22,7 +22,7 @@ export function notCommitted(
 }
 
 /** What the log refuses of a record for good: the same batch would be refused for ever. */
-const REFUSED = new Set(['RECORD_TOO_LARGE', 'LOG_TOPIC_MISSING', 'LOG_PARTITION_MISSING']);
+const REFUSED = new Set(['RECORD_TOO_LARGE', 'RECORD_INVALID', 'LOG_TOPIC_MISSING', 'LOG_PARTITION_MISSING']);
 
 /** The largest batch a topic takes, as far as it is known. */
 type LimitOf = (topic: string) => number | undefined;

@@ -9,6 +9,7 @@ import type {
 import type { Admin, Kafka } from 'kafkajs';
 import { KafkaError, refused } from './kafka.errors.js';
 import { abortOpenTransaction, openTransactions } from './open-transactions.js';
+import { describeTopic } from './requests/admin.js';
 import { GROUP } from './requests/call.js';
 import { EARLIEST, LATEST, listOffsets } from './requests/fetch.js';
 import { offsetFetch } from './requests/group.js';
@@ -21,6 +22,7 @@ import { unreachable, type Wire } from './wire.js';
 const PATIENCE_MS = 30_000;
 /** A predecessor's open transaction may hold the offsets until it times out at the broker. */
 const STABLE_OFFSETS_PATIENCE_MS = 60_000;
+const CLEANUP_POLICY = 'cleanup.policy';
 const SEARCH_LIMITS = { maxBytes: 4 << 20 };
 
 export class KafkaAdmin implements LogAdmin {
@@ -41,6 +43,11 @@ export class KafkaAdmin implements LogAdmin {
 
   async diffTopics(specs: readonly TopicSpec[]): Promise<TopicDifference[]> {
     return this.#topics.diff(specs);
+  }
+
+  async cleanupPolicy(topic: string): Promise<string | undefined> {
+    const { error, settings } = await this.#wire.ask(describeTopic(topic, [CLEANUP_POLICY]));
+    return error === 0 ? settings.get(CLEANUP_POLICY) : undefined;
   }
 
   async applyTopics(specs: readonly TopicSpec[]): Promise<TopicDifference[]> {

@@ -14,7 +14,8 @@ const limited = (limit?: number): Limits => ({
   of: () => limit,
   fillTo: () => Math.min(limit ?? 1_000_000, 1_000_000),
 });
-const cut = (inputs: readonly LogInput[], limits: Limits) => chunksOf(inputs, () => 0, limits);
+const cut = (inputs: readonly LogInput[], limits: Limits) =>
+  chunksOf(inputs, ({ partition }) => partition ?? 0, limits);
 const told = ({ partition, run, records }: Chunk) =>
   `${partition}: ${run !== undefined ? `run of ${run.count}` : records.map((of) => /^\w*/.exec(of.value!.toString())![0]).join(' ')}`;
 

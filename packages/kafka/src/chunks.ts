@@ -27,7 +27,7 @@ export async function chunksOf(
       cutter.addRun(input);
       continue;
     }
-    const chosen = input.partition ?? partitionOf(input);
+    const chosen = partitionOf(input);
     // Awaiting a number would cost a turn of the loop per record.
     cutter.add(input, typeof chosen === 'number' ? chosen : await chosen);
   }

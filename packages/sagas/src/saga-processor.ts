@@ -27,8 +27,6 @@ interface Instance {
 export function sagaProcessor(saga: CompiledSaga, instance: object): ProcessorDefinition {
   const startTopic = modelOf(saga.startedBy)!.topic;
   const startType = modelOf(saga.startedBy)!.type;
-  const commands = [...saga.does.values(), ...saga.undoes.values()].map(({ command: type }) => modelOf(type)!.topic);
-  const commandTopics = new Set(commands);
 
   const onStart = (record: LogRecord, context: ProcessContext): void => {
     if (headerText(record.headers, 'ce_type') !== startType) return;
@@ -101,7 +99,6 @@ export function sagaProcessor(saga: CompiledSaga, instance: object): ProcessorDe
   return {
     name: `saga.${saga.name}`,
     inputs: [startTopic, repliesTopicOf(saga.name)],
-    outputs: [statusTopicOf(saga.name), ...commandTopics],
     onRecord: (record, context) => {
       if (record.topic === startTopic) onStart(record, context);
       else onEvent(record.key?.toString('utf8') ?? '', { type: 'replied', reply: decodeReply(record) }, context);

@@ -238,6 +238,8 @@ export interface LogAdmin {
     groupId: string,
     topics: readonly string[],
   ): Promise<readonly (TopicPartition & { committed: number; lastStable: number; lag: number })[]>;
+  /** A topic's `cleanup.policy`. Undefined: it may not be asked for, or there is no such topic. */
+  cleanupPolicy(topic: string): Promise<string | undefined>;
   /** What differs between the specs and the cluster; empty when nothing does. Missing topics are differences too. Only reads. */
   diffTopics(specs: readonly TopicSpec[]): Promise<readonly TopicDifference[]>;
   /**

@@ -28,13 +28,20 @@ const ON = Symbol('headwater:on');
  */
 export function On(type: MessageClass): MethodDecorator {
   return (target, method) => {
-    const known = (Reflect.getMetadata(ON, target) as readonly Handler[] | undefined) ?? [];
-    Reflect.defineMetadata(ON, [...known, { type, method: String(method) }], target);
+    const own = (Reflect.getOwnMetadata(ON, target) as readonly Handler[] | undefined) ?? [];
+    Reflect.defineMetadata(ON, [...own, { type, method: String(method) }], target);
   };
 }
 
+/** Its own and those of its base classes; a method that is decorated anew replaces the one it overrides. */
 export function handlersOf(type: MessageClass): readonly Handler[] {
-  return (Reflect.getMetadata(ON, type.prototype as object) as readonly Handler[] | undefined) ?? [];
+  let handlers: readonly Handler[] = [];
+  for (let at = type.prototype as object | null; at !== null; at = Object.getPrototypeOf(at) as object | null) {
+    const own = (Reflect.getOwnMetadata(ON, at) as readonly Handler[] | undefined) ?? [];
+    const overridden = new Set(handlers.map(({ method }) => method));
+    handlers = [...own.filter(({ method }) => !overridden.has(method)), ...handlers];
+  }
+  return handlers;
 }
 
 /** The topics of what a class handles. */

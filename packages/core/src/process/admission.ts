@@ -1,3 +1,4 @@
+import type { BufferPool } from '../log/buffer-pool.js';
 import type { Clock } from '../clock/clock.js';
 import { unlessAborted } from '../clock/unless-aborted.js';
 import type { Logger } from '../lifecycle/running.js';
@@ -31,6 +32,7 @@ export interface AdmissionContext {
   readonly states: LocalStates;
   readonly tables: Tables;
   readonly suspects: Suspects;
+  readonly buffers: BufferPool;
   readonly tombstonesMs: number;
   /** Called now and then while a restore has much left, and with undefined at its end. */
   readonly onProgress: (progress: RestoreProgress | undefined) => void;
@@ -140,8 +142,8 @@ export class Admission {
   }
 
   #taskOf(partition: number, state: TaskState, positions: readonly PartitionOffset[]): RestoredTask {
-    const { definition, topology, clock, suspects } = this.#context;
-    const task = new Task(definition, topology, partition, state, clock, suspects);
+    const { definition, topology, clock, suspects, buffers } = this.#context;
+    const task = new Task(definition, topology, partition, state, clock, suspects, buffers);
     const own = positions.filter((position) => position.partition === partition);
     for (const position of own) task.startAt(position);
     return { task, inputs: own.filter(({ topic }) => topic !== stateTopicOf(definition.name)) };

@@ -35,10 +35,10 @@ export async function prepareTopics(log: Log, definition: ProcessorDefinition): 
   const partitions = counts.get(state)!;
   for (const topic of inputs)
     if (counts.get(topic) !== partitions) throw partitionsChanged(name, topic, partitions, counts.get(topic)!);
-  const [policy] = (await log.admin.diffTopics([{ topic: state, partitions, cleanupPolicy: 'compact' }])).filter(
-    ({ setting }) => setting === 'cleanup.policy',
-  );
-  if (policy !== undefined) throw stateNotCompacted(name, state, policy.found);
+  const policy = await log.admin.cleanupPolicy(state);
+  if (policy !== undefined && policy !== 'compact') throw stateNotCompacted(name, state, policy);
+  const parked = counts.get(parkedTopicOf(name)) ?? partitions;
+  if (parked < partitions) throw parkedTooFew(name, parked, partitions);
   const config = { 'retention.ms': '-1' };
   const absent = own.filter((topic) => !counts.has(topic));
   if (absent.length === 0) return;
@@ -124,11 +124,20 @@ async function rangesOf(log: Log, topics: readonly string[]): Promise<Map<string
 const nameOf = ({ topic, partition }: { readonly topic: string; readonly partition: number }): string =>
   `${topic}-${partition}`;
 
-function stateNotCompacted(processor: string, topic: string, found: string | undefined): HeadwaterError {
+function stateNotCompacted(processor: string, topic: string, found: string): HeadwaterError {
   return new HeadwaterError(
     'PROCESS_STATE_NOT_COMPACTED',
     `the state topic ${topic} of ${processor} has cleanup.policy=${found}: the broker would remove state that is needed. Set it to compact, then start again.`,
     { facts: { processor, topic, found } },
+  );
+}
+
+function parkedTooFew(processor: string, count: number, wanted: number): HeadwaterError {
+  const topic = parkedTopicOf(processor);
+  return new HeadwaterError(
+    'PROCESS_PARTITIONS_CHANGED',
+    `${topic} has ${count} partitions, the state of ${processor} has ${wanted}: what the last of them park has no place. Give it ${wanted}, then start again.`,
+    { facts: { processor, topic, count, wanted } },
   );
 }
 

@@ -6,7 +6,7 @@ import type { LogReader, LogWriter, Outcome, PartitionOffset, Tenure } from '../
 import { FairShare } from './fair-share.js';
 import type { Pause } from './pause.js';
 import { stateTopicOf } from './processor.js';
-import { isRecordFault, type Suspects } from './suspects.js';
+import { isRecordFault, type OwnTopics, type Suspects } from './suspects.js';
 import type { Room, Sealed, Task } from './task.js';
 
 export interface BatchLimits {
@@ -23,8 +23,7 @@ export interface Committed {
 
 export interface LoopContext {
   readonly processor: string;
-  /** The topics that it cannot work without. */
-  readonly needed: readonly string[];
+  readonly topics: OwnTopics;
   readonly tenure: Pick<Tenure, 'membership' | 'signal'>;
   readonly reader: LogReader;
   readonly writer: LogWriter;
@@ -34,6 +33,10 @@ export interface LoopContext {
   readonly onCommitted: (committed: Committed) => void;
   /** Until when, by the clock's elapsed time, the end waits for records that are in work; Infinity: for as long as they take. Asked again and again. */
   readonly drainsUntil: () => number;
+  /** How long the end of failed work waits for them. */
+  readonly drainTimeoutMs: number;
+  /** The work has failed, and ends when what is in work has. */
+  readonly onFailing: (error: unknown) => void;
   /** The end did not wait for the records that these partitions were in. */
   readonly onAbandoned: (partitions: readonly number[]) => void;
   /** While paused nothing is handled; what was handled is still committed. */
@@ -133,6 +136,9 @@ export class ProcessLoop {
         else await this.#wakeup.sleep(this.#patienceMs());
       }
       await this.#drain();
+    } catch (error) {
+      await this.#giveUp(error);
+      throw error;
     } finally {
       signal.removeEventListener('abort', wake);
       unsubscribe();
@@ -292,7 +298,7 @@ export class ProcessLoop {
         this.#lost = true;
         return;
       }
-      if (last !== undefined && isRefused(end, this.#context.needed)) suspects.refused(units, last, end.cause);
+      if (last !== undefined && isRefused(end, this.#context.topics)) suspects.refused(units, last, end.cause);
       throw commitFailed(processor, end);
     }
     const stamps = new Map(
@@ -305,13 +311,26 @@ export class ProcessLoop {
     onCommitted({ units, parked });
   }
 
-  /** The work ends: what was handled is committed; what was not, or is in a record that takes too long, is left to the next owner. */
-  async #drain(): Promise<void> {
-    const { drainsUntil, onAbandoned } = this.#context;
-    await this.#quiet(drainsUntil, () => true);
+  /** What is in work has nobody to be committed for. It is waited for all the same: nobody handles a record while somebody else does, unless that takes too long. */
+  async #giveUp(error: unknown): Promise<void> {
+    const { clock, drainTimeoutMs, onFailing } = this.#context;
+    if (this.#abandoned) return;
+    onFailing(error);
+    const endsAt = clock.elapsed() + drainTimeoutMs;
+    await this.#settle(() => Math.min(endsAt, this.#context.drainsUntil()));
+  }
+
+  /** Waits for all records in work, and leaves behind those that take longer than that. */
+  async #settle(endsAt: () => number): Promise<void> {
+    await this.#quiet(endsAt, () => true);
     this.#closing = true;
     this.#abandoned = this.#pumping.size > 0;
-    if (this.#abandoned) onAbandoned([...this.#pumping.keys()].map(({ partition }) => partition));
+    if (this.#abandoned) this.#context.onAbandoned([...this.#pumping.keys()].map(({ partition }) => partition));
+  }
+
+  /** The work ends: what was handled is committed; what was not, or is in a record that takes too long, is left to the next owner. */
+  async #drain(): Promise<void> {
+    await this.#settle(this.#context.drainsUntil);
     await this.#committing;
     if (this.#failure !== undefined) throw this.#failure.error;
     const parts = this.#lost ? [] : this.#seal();
@@ -342,8 +361,8 @@ export class ProcessLoop {
   }
 }
 
-function isRefused(end: Exclude<Outcome, { outcome: 'committed' }>, needed: readonly string[]): boolean {
-  return end.outcome === 'aborted' && end.fenced === undefined && isRecordFault(end.cause, needed);
+function isRefused(end: Exclude<Outcome, { outcome: 'committed' }>, topics: OwnTopics): boolean {
+  return end.outcome === 'aborted' && end.fenced === undefined && isRecordFault(end.cause, topics);
 }
 
 function commitFailed(processor: string, end: Exclude<Outcome, { outcome: 'committed' }>): HeadwaterError {

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { HeadwaterError, errorMessage } from '../errors/headwater.error.js';
+import { BufferPool } from '../log/buffer-pool.js';
 import type { GroupOptions, Log, LogWriter, Tenure } from '../log/log.js';
 import { partitionOf } from '../log/partitioner.js';
 import type { Health, Logger, Running } from '../lifecycle/running.js';
@@ -13,7 +14,7 @@ import { Member } from './member.js';
 import { Pause } from './pause.js';
 import { ProcessLoop } from './process-loop.js';
 import { processMetrics } from './process-metrics.js';
-import { groupOf, parkedTopicOf, type ProcessorDefinition } from './processor.js';
+import { groupOf, parkedTopicOf, stateTopicOf, type ProcessorDefinition } from './processor.js';
 import type { RestoreProgress } from './restore.js';
 import { memoryStore, type OpenStateStore } from './state-store.js';
 import { Suspects } from './suspects.js';
@@ -35,7 +36,10 @@ export interface ProcessOptions {
   readonly maxBatchMs?: number;
   /** Where the tasks keep their state. Default: in memory. */
   readonly openStore?: OpenStateStore;
-  /** How long `stop` waits for a record that is in work. Then it is left to the next owner, who handles it from its start. Default 30,000. */
+  /**
+   * How long `stop`, or the end of work that failed, waits for a record that is in work. Then nothing of it is kept, and it is handled again from its start, maybe
+   * while its first handler still runs. Default 30,000.
+   */
   readonly drainTimeoutMs?: number;
   /**
    * `all`: this instance also keeps the states of the partitions that others own, so that it can take any of them over at once, at the cost
@@ -80,6 +84,7 @@ export class ProcessRunner implements Running {
   readonly #member: Member;
   readonly #pause = new Pause();
   readonly #suspects = new Suspects();
+  readonly #buffers = new BufferPool();
   readonly #states: LocalStates;
   readonly #tables: Tables;
   readonly #counts = { handled: 0, parked: 0, transactions: 0, restarts: 0 };
@@ -201,12 +206,17 @@ export class ProcessRunner implements Running {
     this.#options.logger.error(`processor ${this.#definition.name} has stopped: ${this.#lastError}`);
   }
 
+  #failing(error: unknown): void {
+    this.#lastError = errorMessage(error);
+    this.#status = 'starting';
+  }
+
   #abandoned(partitions: readonly number[]): void {
     const { name } = this.#definition;
     const { drainTimeoutMs = DRAIN_TIMEOUT_MS, logger } = this.#options;
     const error = new HeadwaterError(
       'PROCESS_DRAIN_TIMED_OUT',
-      `processor ${name}, partition ${partitions.join(', ')}: a record was still in work ${drainTimeoutMs} ms after stop. Nothing of it is kept, the next owner handles it again. ` +
+      `processor ${name}, partition ${partitions.join(', ')}: a record was still in work ${drainTimeoutMs} ms after the end of the work. Nothing of it is kept, the next owner handles it again. ` +
         'Make its handler shorter, or raise drainTimeoutMs.',
       { facts: { processor: name, partitions, drainTimeoutMs } },
     );
@@ -236,7 +246,10 @@ export class ProcessRunner implements Running {
     const over = new AbortController();
     const loop = new ProcessLoop({
       processor: definition.name,
-      needed: [...neededTopics(definition), parkedTopicOf(definition.name)],
+      topics: {
+        needed: neededTopics(definition),
+        kept: [stateTopicOf(definition.name), parkedTopicOf(definition.name)],
+      },
       tenure,
       reader,
       writer: this.#writer,
@@ -249,6 +262,8 @@ export class ProcessRunner implements Running {
         this.#counts.parked += parked;
       },
       drainsUntil: () => this.#drainsUntil,
+      drainTimeoutMs: this.#options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS,
+      onFailing: (error) => this.#failing(error),
       onAbandoned: (partitions) => this.#abandoned(partitions),
       pause: this.#pause,
       watch: (signal) => watchTopics(log, definition, topology, this.#clock, signal),
@@ -266,6 +281,7 @@ export class ProcessRunner implements Running {
       states: this.#states,
       tables: this.#tables,
       suspects: this.#suspects,
+      buffers: this.#buffers,
       tombstonesMs,
       onProgress: (progress) => this.#restores(progress),
       onSettled: () => (this.#status = 'up'),

@@ -48,7 +48,7 @@ export async function restore(context: RestoreContext): Promise<readonly Partiti
     );
     const startedAt = clock.elapsed();
     let toldAt = startedAt;
-    const isBehind = () => [...states].some(([partition, state]) => lags(state, committed, starts, partition));
+    const isBehind = () => [...states].some(([partition, state]) => lags(state, committed, partition));
     while (!signal.aborted && (!copies.hasReachedAll || isBehind())) {
       const now = clock.elapsed();
       if (copies.hasReachedAll && now - startedAt > LAG_LIMIT_MS) throw stateBehind(processor, topic);
@@ -65,16 +65,10 @@ export async function restore(context: RestoreContext): Promise<readonly Partiti
   }
 }
 
-/** A partition the processor never saw starts where its log starts: an offset committed there is not missing from the state. */
-function lags(
-  state: TaskState,
-  committed: readonly PartitionOffset[],
-  starts: ReadonlyMap<string, number>,
-  partition: number,
-): boolean {
+/** Whatever was committed of a partition is in its state: offset and state are one transaction. */
+function lags(state: TaskState, committed: readonly PartitionOffset[], partition: number): boolean {
   return committed.some(
-    (offset) =>
-      offset.partition === partition && offset.next > (state.includedOffset(offset.topic) ?? startOf(starts, offset)),
+    (offset) => offset.partition === partition && offset.next > (state.includedOffset(offset.topic) ?? 0),
   );
 }
 
@@ -107,7 +101,7 @@ const startOf = (
 function stateBehind(processor: string, topic: string): HeadwaterError {
   return new HeadwaterError(
     'PROCESS_STATE_BEHIND',
-    `the state topic ${topic} does not include the committed offsets of its inputs. Was it deleted or truncated? Reset the group and the state topic together.`,
+    `the state topic ${topic} does not include the committed offsets of its inputs. Was it deleted, made again or truncated? Bring it back; or, to begin anew, stop all instances, make it again and delete the group headwater.${processor}.`,
     { facts: { processor, topic } },
   );
 }

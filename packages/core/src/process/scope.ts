@@ -6,6 +6,8 @@ import { tableUnknown } from './tables.js';
 import type { WriteSet } from './write-set.js';
 
 const LAST_PARTITION = 2 ** 31 - 1;
+/** What Kafka takes as the name of a topic. */
+const TOPIC = /^(?!\.{1,2}$)[\w.-]{1,249}$/;
 const NO_HEADERS: readonly Header[] = [];
 
 /** What one call of a handler may do, until it is over. One object per call, because there are a hundred thousand a second. */
@@ -99,7 +101,7 @@ export class Scope implements ProcessContext {
 
 /** What the log could not even encode would end the work of all records, again and again; so it ends this one. */
 function check({ topic, partition, key, value, headers = NO_HEADERS, timestamp }: OutRecord): void {
-  if (typeof topic !== 'string' || topic === '') throw argumentInvalid('send', 'the topic', 'a name', topic);
+  if (typeof topic !== 'string' || !TOPIC.test(topic)) throw argumentInvalid('send', 'the topic', 'a name', topic);
   if (key !== null && !Buffer.isBuffer(key)) throw argumentInvalid('send', 'the key', 'a Buffer or null', key);
   if (value !== null && !Buffer.isBuffer(value)) throw argumentInvalid('send', 'the value', 'a Buffer or null', value);
   if (partition !== undefined && !(Number.isInteger(partition) && partition >= 0 && partition <= LAST_PARTITION))

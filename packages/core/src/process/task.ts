@@ -9,13 +9,10 @@ import type { Suspects, Unit } from './suspects.js';
 import type { TaskState } from './task-state.js';
 import { TOPOLOGY_ENTRY, encodeTopology, type Topology } from './topology.js';
 import { UnitRunner } from './unit-runner.js';
-import { WriteSet } from './write-set.js';
+import { WriteSet, headerBytes } from './write-set.js';
 
 /** How long handlers that never wait may keep the process from its input and output. */
 const SLICE_MS = 5;
-
-/** Memory for one run while another is being committed. */
-const MOST_RUN_BYTES = 1_048_576;
 
 /** How many records and timers, and how many bytes of what they write, may still join the batch that is being filled. Shared by the tasks of an instance. */
 export interface Room {
@@ -47,7 +44,7 @@ export class Task {
   readonly #controlTopic: string;
   readonly #runner: UnitRunner;
   /** What the state topic receives, in the format of the log: an object per entry took longer to make and to collect than its bytes to write. */
-  readonly #runs = new RecordRuns(new BufferPool(MOST_RUN_BYTES, 2 * MOST_RUN_BYTES));
+  readonly #runs: RecordRuns;
   readonly #stateRuns: TopicRuns;
   readonly #key = new KeyBytes();
   #taken: readonly TakenRun[] = [];
@@ -66,7 +63,7 @@ export class Task {
   #parked = 0;
   #last: Unit | undefined;
 
-  /** `topology`: what the state says of itself from the next transaction on. */
+  /** `topology`: what the state says of itself from the next transaction on. `buffers`: for what goes to the state topic. */
   constructor(
     definition: ProcessorDefinition,
     topology: Topology,
@@ -74,7 +71,9 @@ export class Task {
     state: TaskState,
     clock: Clock,
     suspects: Suspects,
+    buffers = new BufferPool(),
   ) {
+    this.#runs = new RecordRuns(buffers);
     this.#definition = definition;
     this.#topology = encodeTopology(topology);
     this.partition = partition;
@@ -294,7 +293,10 @@ export class Task {
 
 function bytesOf({ records }: FetchedBatch): number {
   let bytes = 0;
-  for (const { key, value } of records) bytes += (key?.length ?? 0) + (value?.length ?? 0);
+  for (const { key, value, headers } of records) {
+    bytes += (key?.length ?? 0) + (value?.length ?? 0);
+    if (headers.length > 0) bytes += headerBytes(headers);
+  }
   return bytes;
 }
 

@@ -129,9 +129,12 @@ function stateRemade(processor: string, what: string): HeadwaterError {
 }
 
 export function topicMissing(processor: string, missing: readonly string[]): HeadwaterError {
+  const remedy = missing.includes(stateTopicOf(processor))
+    ? `Make it, compacted, with the partitions of the inputs. If it was there before, its state is gone with it: bring it back; or delete the group headwater.${processor} too, to begin anew.`
+    : 'Make it again; the processor then goes on by itself.';
   return new HeadwaterError(
     'PROCESS_TOPIC_MISSING',
-    `processor ${processor} needs ${missing.join(', ')}, which does not exist. Make it again; the processor then goes on by itself.`,
+    `processor ${processor} needs ${missing.join(', ')}, which does not exist. ${remedy}`,
     { retryable: true, facts: { processor, topics: missing } },
   );
 }

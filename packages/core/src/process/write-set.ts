@@ -1,4 +1,4 @@
-import type { OutRecord } from '../log/log.js';
+import type { Header, OutRecord } from '../log/log.js';
 
 /** What can be read by entry name: the committed state, or a write set over it. */
 export interface Entries {
@@ -49,12 +49,14 @@ export class WriteSet implements EntryWrites {
   set(entry: string, value: Buffer | null): void {
     this.#undo.push(entry, this.entries.get(entry));
     this.entries.set(entry, value);
-    this.#bytes += ENTRY_BYTES + (value?.length ?? 0);
+    this.#bytes += ENTRY_BYTES + entry.length + (value?.length ?? 0);
   }
 
   send(record: OutRecord): void {
     this.sent.push(record);
-    this.#bytes += ENTRY_BYTES + (record.key?.length ?? 0) + (record.value?.length ?? 0);
+    const { key, value, headers } = record;
+    this.#bytes += ENTRY_BYTES + (key?.length ?? 0) + (value?.length ?? 0);
+    if (headers !== undefined) this.#bytes += headerBytes(headers);
   }
 
   savepoint(): void {
@@ -74,4 +76,10 @@ export class WriteSet implements EntryWrites {
     this.sent.length = this.#sentBefore;
     this.#bytes = this.#bytesBefore;
   }
+}
+
+export function headerBytes(headers: readonly Header[]): number {
+  let bytes = 0;
+  for (const [name, value] of headers) bytes += name.length + (value?.length ?? 0);
+  return bytes;
 }

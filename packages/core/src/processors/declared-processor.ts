@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { ContractError, HeadwaterError, errorMessage } from '../errors/headwater.error.js';
 import { headerText } from '../log/headers.js';
 import type { LogRecord } from '../log/log.js';
@@ -10,8 +11,6 @@ import { timerMethodsOf, type ProcessorOptions, type Sent, type TaskContext } fr
 
 /** What a method is called for, as its messages name it. */
 interface Cause {
-  /** Of the messages: the same whenever the record is handled again. */
-  readonly id: string;
   readonly correlation: string | undefined;
   readonly causation: string | undefined;
 }
@@ -28,8 +27,9 @@ export function declaredProcessor(
   const { name, version, tables = [], onFailure, onLostInput } = options;
   const handlers = handlersOf(type);
   const [timerMethod] = timerMethodsOf(type);
+  const declared = { name, known, hasTimers: timerMethod !== undefined };
   const call = (method: string, subject: Change<object> | DueTimer, cause: Cause, context: ProcessContext) => {
-    const task = new DeclaredTask(name, cause, context, known);
+    const task = new DeclaredTask(declared, cause, context);
     const sent = (instance as Record<string, Method>)[method]!(subject, task);
     return isPromise(sent) ? sent.then((late) => task.sendAll(late)) : task.sendAll(sent);
   };
@@ -42,36 +42,38 @@ export function declaredProcessor(
     ...(onLostInput === undefined ? {} : { onLostInput }),
     onRecord(record, context) {
       const on = handlerFor(handlers, record);
-      if (on !== undefined) return call(on.method, changeOf(on.type, record), causeOf(name, record), context);
+      if (on !== undefined) return call(on.method, changeOf(on.type, record), causeOf(record), context);
     },
     onTimer(timer, context) {
-      const id = `${name}:timer:${timer.id}:${timer.atMs}`;
-      if (timerMethod !== undefined)
-        return call(timerMethod, timer, { id, correlation: undefined, causation: undefined }, context);
+      if (timerMethod !== undefined) return call(timerMethod, timer, NO_CAUSE, context);
     },
   };
 }
 
-function causeOf(processor: string, { topic, partition, offset, headers }: LogRecord): Cause {
+const NO_CAUSE: Cause = { correlation: undefined, causation: undefined };
+
+function causeOf({ headers }: LogRecord): Cause {
   return {
-    id: `${processor}:${topic}:${partition}:${offset}`,
     correlation: headerText(headers, 'hw_correlation'),
     causation: headerText(headers, 'ce_id'),
   };
 }
 
+interface Declared {
+  readonly name: string;
+  readonly known: readonly MessageClass[];
+  readonly hasTimers: boolean;
+}
+
 class DeclaredTask implements TaskContext {
-  readonly #processor: string;
+  readonly #declared: Declared;
   readonly #cause: Cause;
   readonly #context: ProcessContext;
-  readonly #known: readonly MessageClass[];
-  #sent = 0;
 
-  constructor(processor: string, cause: Cause, context: ProcessContext, known: readonly MessageClass[]) {
-    this.#processor = processor;
+  constructor(declared: Declared, cause: Cause, context: ProcessContext) {
+    this.#declared = declared;
     this.#cause = cause;
     this.#context = context;
-    this.#known = known;
   }
 
   get now(): number {
@@ -79,7 +81,15 @@ class DeclaredTask implements TaskContext {
   }
 
   get timers(): TaskContext['timers'] {
-    return this.#context.timers;
+    const { timers } = this.#context;
+    const { name, hasTimers } = this.#declared;
+    return {
+      set: (id, atMs) => {
+        if (!hasTimers) throw timerUnheard(name, id);
+        timers.set(id, atMs);
+      },
+      cancel: (id) => timers.cancel(id),
+    };
   }
 
   get state(): TaskContext['state'] {
@@ -92,7 +102,7 @@ class DeclaredTask implements TaskContext {
   };
 
   readonly put = (key: string, value: unknown): void => {
-    this.#context.state.put(key, encodedState(this.#processor, key, value));
+    this.#context.state.put(key, encodedState(this.#declared.name, key, value));
   };
 
   readonly delete = (key: string): void => {
@@ -102,11 +112,12 @@ class DeclaredTask implements TaskContext {
   readonly send = (message: object): void => {
     const { topic, type, key, value } = encodeMessage(message);
     this.#expectKnown(message.constructor as MessageClass);
-    const { id, correlation, causation } = this.#cause;
+    const { correlation, causation } = this.#cause;
     const headers = envelopeHeaders({
-      id: `${id}:${this.#sent++}`,
+      // Nobody sees a message of an attempt that was not committed: it need not be the same again.
+      id: randomUUID(),
       type,
-      source: `processor/${this.#processor}`,
+      source: `processor/${this.#declared.name}`,
       subject: key,
       time: new Date(this.#context.now).toISOString(),
       correlation,
@@ -116,8 +127,10 @@ class DeclaredTask implements TaskContext {
   };
 
   sendAll(sent: Sent): void {
-    if (Array.isArray(sent)) for (const message of sent as readonly object[]) this.send(message);
-    else if (sent !== undefined) this.send(sent as object);
+    const messages = Array.isArray(sent)
+      ? (sent as readonly (object | null | undefined)[])
+      : [sent as object | undefined];
+    for (const message of messages) if (message !== undefined && message !== null) this.send(message);
   }
 
   readonly tombstone = (type: MessageClass, key: string): void => {
@@ -139,13 +152,22 @@ class DeclaredTask implements TaskContext {
   };
 
   #expectKnown(type: MessageClass): void {
-    if (this.#known.includes(type)) return;
+    const { name, known } = this.#declared;
+    if (known.includes(type)) return;
     throw new HeadwaterError(
       'PROCESS_OUTPUT_UNKNOWN',
-      `processor ${this.#processor} sends ${type.name}, whose topic is unknown. Add it to a forFeature([...]), then retry the parked record.`,
-      { facts: { processor: this.#processor, type: type.name } },
+      `processor ${name} sends ${type.name}, whose topic is unknown. Add it to a forFeature([...]), then retry the parked record.`,
+      { facts: { processor: name, type: type.name } },
     );
   }
+}
+
+function timerUnheard(processor: string, id: string): HeadwaterError {
+  return new HeadwaterError(
+    'PROCESS_TIMER_UNHEARD',
+    `processor ${processor} sets timer ${JSON.stringify(id)}, and has no method with @OnTimer(). Add one, then retry the parked record.`,
+    { facts: { processor, id } },
+  );
 }
 
 function encodedState(processor: string, key: string, value: unknown): Buffer {

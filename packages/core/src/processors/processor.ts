@@ -26,14 +26,14 @@ export interface TaskContext {
   readonly now: number;
   /**
    * Keyed state, as JSON. Reads see what earlier records wrote. A key belongs to the partition in which it is written: use the key of the record, or
-   * names below it. `put` throws PROCESS_STATE_INVALID for what JSON cannot hold.
+   * names below it. `put` throws PROCESS_STATE_INVALID for a bigint or a cycle; what else JSON changes comes back changed, a Date as text, a Map as `{}`.
    */
   readonly state: {
     get<T>(key: string): T | undefined;
     put(key: string, value: unknown): void;
     delete(key: string): void;
   };
-  /** `set` has the `@OnTimer()` method called once, not before `atMs`, across crashes; setting the same id again moves it. */
+  /** `set` has the `@OnTimer()` method called once, not before `atMs`, across crashes; setting the same id again moves it. Throws when there is no such method. */
   readonly timers: ProcessContext['timers'];
   /** Publishes a message, as returning it does. Throws when it breaks its contract, or when its class is in no `forFeature([...])`. */
   readonly send: (message: object) => void;
@@ -47,7 +47,7 @@ export interface TaskContext {
 }
 
 /** What a method of a processor gives: messages to publish, in order. */
-export type Sent = void | object | readonly object[];
+export type Sent = void | null | object | readonly (object | null | undefined)[];
 
 const PROCESSOR = Symbol('headwater:processor');
 const ON_TIMER = Symbol('headwater:on-timer');
@@ -65,7 +65,7 @@ export function Processor(options: ProcessorOptions): ClassDecorator {
 /** Handles the timers of the processor: `(timer: DueTimer, context: TaskContext) => Sent`. */
 export function OnTimer(): MethodDecorator {
   return (target, method) => {
-    Reflect.defineMetadata(ON_TIMER, [...timerMethods(target), String(method)], target);
+    Reflect.defineMetadata(ON_TIMER, [...new Set([...timerMethods(target), String(method)])], target);
   };
 }
 

@@ -48,6 +48,14 @@ class BadCounts {
 @Processor({ name: 'idle', version: 1 })
 class Idle {}
 
+@Processor({ name: 'special-counts', version: 1 })
+class SpecialCounts extends Counts {
+  @On(Ordered)
+  override ordered() {}
+  @OnTimer()
+  override due() {}
+}
+
 const features = (classes: readonly MessageClass[], provided = true): Features => ({
   classes,
   instanceOf: (type) => (provided ? new (type as new () => object)() : undefined),
@@ -75,6 +83,10 @@ describe('wiring of processors', () => {
       { topic: 'headwater.counts.control', ...forEver },
     ]);
     expect(plans.flatMap(({ parts }) => parts.map(({ role }) => role))).toEqual(['processors']);
+  });
+
+  it('lets a class override what it inherits', () => {
+    expect(mistakesOf(features([Ordered, Customer, SpecialCounts]))).toEqual([]);
   });
 
   it('reports every mistake together, each with its remedy', () => {

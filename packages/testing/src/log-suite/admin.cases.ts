@@ -22,6 +22,8 @@ export function adminCases(bench: Bench): void {
     expect(await admin.offsets(a)).toEqual(
       [0, 1].map((partition) => ({ topic: a, partition, start: 0, lastStable: 0, high: 0 })),
     );
+    const policies = [a, b, missing].map((topic) => admin.cleanupPolicy(topic));
+    expect(await Promise.all(policies)).toEqual([specs[0].cleanupPolicy, specs[1].cleanupPolicy, undefined]);
     await expect(admin.offsets(missing)).rejects.toMatchObject({
       code: 'LOG_TOPIC_MISSING',
       facts: { topic: missing },

@@ -268,13 +268,21 @@ export function writerCases(bench: Bench): void {
     expect(await bench.texts(topic)).toEqual([]);
   });
 
-  it('S108 names a topic that does not exist, and a record without key and partition', async () => {
+  it('S108 names a topic or partition that does not exist, and a record without key and partition', async () => {
     const topic = await bench.topic();
     const writer = await bench.writer({ transactionTimeoutMs: 1_000 });
     const missing = uniqueName('missing');
     expect(await writer.transact([keyed(missing, 'x')])).toMatchObject({
       outcome: 'aborted',
       cause: { code: 'LOG_TOPIC_MISSING', facts: { topic: missing } },
+    });
+    expect(await writer.transact(one(missing, 'x'))).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'LOG_TOPIC_MISSING', facts: { topic: missing } },
+    });
+    expect(await writer.transact([{ ...keyed(topic, 'x'), partition: 9 }])).toMatchObject({
+      outcome: 'aborted',
+      cause: { code: 'LOG_PARTITION_MISSING', facts: { topic, partition: 9 } },
     });
     expect(await writer.transact([{ topic, key: null, value: null }])).toMatchObject({
       outcome: 'aborted',

@@ -76,6 +76,10 @@ export class MemoryAdmin implements LogAdmin {
     return this.#ask(() => this.#cluster.topics.differences(specs));
   }
 
+  cleanupPolicy(topic: string): Promise<string | undefined> {
+    return this.#ask(() => this.#cluster.topics.find(topic)?.settings.get('cleanup.policy'));
+  }
+
   applyTopics(specs: readonly TopicSpec[]): Promise<readonly TopicDifference[]> {
     return this.#ask(() => {
       const { topics } = this.#cluster;

@@ -121,6 +121,18 @@ const MISTAKES: Readonly<Record<string, readonly [code: string, (context: Proces
     'PROCESS_ARGUMENT_INVALID',
     (context) => context.send({ topic: 'output', key: KEY, value: VALUE, headers: [['name', invalid('text')]] }),
   ],
+  'a record for a topic of no possible name': [
+    'PROCESS_ARGUMENT_INVALID',
+    (context) => context.send({ topic: 'no name', key: KEY, value: VALUE }),
+  ],
+  'a record for a partition that is not there': [
+    'LOG_PARTITION_MISSING',
+    (context) => context.send({ topic: 'output', key: KEY, value: VALUE, partition: 7 }),
+  ],
+  'a record for a partition of a topic that does not exist': [
+    'LOG_TOPIC_MISSING',
+    (context) => context.send({ topic: 'typo', key: KEY, value: VALUE, partition: 0 }),
+  ],
   'a record for a topic that does not exist': [
     'LOG_TOPIC_MISSING',
     (context) => context.send({ topic: 'typo', key: KEY, value: VALUE }),
@@ -205,6 +217,49 @@ describe('a handler that is wrong about one record', () => {
     }));
 });
 
+describe('a handler that never ends', () => {
+  const stuckAt =
+    (stuck: string): Handle =>
+    ({ key, value }, context) => {
+      if (key!.toString() === stuck) return new Promise(() => undefined);
+      context.send({ topic: 'output', key, value });
+    };
+
+  it('S59 keeps the others only for so long from beginning anew after a failure, and hides neither', () =>
+    play(async (scene) => {
+      const runner = scene.start(stuckAt('a'), { outputs: ['output'] }, { drainTimeoutMs: 5_000 });
+      await scene.write(['a', 0], ['c', 1]);
+      await scene.clock.wait(2_000);
+      await scene.log.admin.deleteTopics(['output']);
+      await scene.clock.wait(4_000);
+      const lastError = expect.stringMatching(/needs output/);
+      expect(runner.health()).toMatchObject({ status: 'starting', facts: { lastError } });
+      await scene.log.admin.ensureTopics([of('output')]);
+      await scene.clock.wait(30_000);
+      expect(scene.told.join()).toMatch(/PROCESS_DRAIN_TIMED_OUT: processor p, partition 0/);
+      await scene.write(['d', 1]);
+      await scene.clock.wait(5_000);
+      expect(await scene.outputs()).toEqual(['d']);
+      const since = scene.clock.elapsed();
+      await runner.stop();
+      expect(scene.clock.elapsed() - since).toBeLessThan(6_000);
+    }));
+
+  it('does not hide that the state topic was made again', () =>
+    play(async (scene) => {
+      const runner = scene.start(stuckAt('a'), {}, { drainTimeoutMs: 5_000 });
+      await scene.write(['a', 0], ['c', 1]);
+      await scene.clock.wait(2_000);
+      await scene.remakeState();
+      await scene.clock.wait(20_000);
+      expect(runner.health()).toMatchObject({
+        status: 'down',
+        facts: { lastError: expect.stringMatching(/STATE_REMADE/) },
+      });
+      await runner.stop();
+    }));
+});
+
 describe('the topics of a processor', () => {
   const copy = but(() => undefined);
 
@@ -254,6 +309,43 @@ describe('the topics of a processor', () => {
       [of(STATE.topic)],
     ));
 
+  it('are refused when what is parked has no place in them', () =>
+    play(
+      async (scene) => {
+        const runner = scene.start(copy);
+        await scene.clock.wait(5_000);
+        expect(runner.health().status).toBe('down');
+        expect(scene.told.join()).toMatch(
+          /PROCESS_PARTITIONS_CHANGED: .*parked has 1 partitions, the state of p has 2/,
+        );
+        await runner.stop();
+      },
+      [STATE, { ...of(parkedTopicOf('p')), partitions: 1 }],
+    ));
+
+  it('keep it from beginning with an empty state where its group has begun, though nothing of the input is left', () =>
+    play(async (scene) => {
+      const count: Handle = (_, { state }) => {
+        const n = Number(state.get('n')?.toString() ?? '0') + 1;
+        state.put('n', Buffer.from(String(n)));
+      };
+      const runner = scene.start(count);
+      await scene.write(['a', 0], ['a', 0]);
+      await scene.clock.wait(5_000);
+      await runner.stop();
+      await scene.remakeState();
+      const [end] = await scene.log.admin.offsets('input');
+      scene.log.deleteRecords('input', 0, end!.high);
+      const again = scene.start(count);
+      await scene.write(['a', 0]);
+      await scene.clock.wait(60_000);
+      expect(again.health()).toMatchObject({
+        status: 'starting',
+        facts: { handled: 0, lastError: expect.stringMatching(/PROCESS_STATE_BEHIND.*delete the group/) },
+      });
+      await again.stop();
+    }));
+
   it('halt it when the state topic was made again, and again when it is started, until the group begins anew too', () =>
     play(async (scene) => {
       const runner = scene.start(({ key, value }, context) => context.state.put(key!.toString(), value!));
@@ -286,6 +378,21 @@ describe('what waits for a slow handler', () => {
       expect(queued).toBeGreaterThan(50);
       // 16 MB, and a fetch of each partition on top.
       expect(queued).toBeLessThan(250);
+      await runner.stop();
+    }));
+
+  it('is committed in transactions of bounded bytes, headers among them', () =>
+    play(async (scene) => {
+      const headers = [['large', Buffer.alloc(100_000)]] as const;
+      const runner = scene.start(
+        ({ key, value }, context) => context.send({ topic: 'output', key, value, headers }),
+        {},
+        { maxBatchBytes: 1_000_000 },
+      );
+      await scene.write(...Array.from({ length: 100 }, (_, n) => [`${n}`, n % 2] as const));
+      await scene.clock.wait(20_000);
+      expect(await scene.outputs()).toHaveLength(100);
+      expect(runner.health().facts['transactions']).toBeGreaterThanOrEqual(10);
       await runner.stop();
     }));
 

@@ -206,6 +206,7 @@ function withAdmin(log: Log, change: Partial<Log['admin']>): Log {
       deleteTopics: (topics) => admin.deleteTopics(topics),
       offsetsForTime: (topic, timestampMs) => admin.offsetsForTime(topic, timestampMs),
       lag: (groupId, topics) => admin.lag(groupId, topics),
+      cleanupPolicy: (topic) => admin.cleanupPolicy(topic),
       diffTopics: (specs) => admin.diffTopics(specs),
       applyTopics: (specs) => admin.applyTopics(specs),
       topicIds: (topics) => admin.topicIds(topics),

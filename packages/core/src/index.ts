@@ -19,6 +19,15 @@ export { HeldTenure, wholly } from './log/tenure.js';
 export { headerText, textHeaders } from './log/headers.js';
 export { readCommitted } from './log/read-committed.js';
 export { murmur2, partitionOf } from './log/partitioner.js';
+export {
+  BATCH_HEADER_BYTES,
+  BatchCutter,
+  MAX_RECORD_BYTES,
+  fillTo,
+  recordBodyBytes,
+  recordBytesAtMost,
+} from './log/batch-cutter.js';
+export type { Batch, KnownLimits } from './log/batch-cutter.js';
 export { decodeRun, isRun, recordsOf } from './log/record-run.js';
 export type { LogInput, RecordRun } from './log/record-run.js';
 export { BufferPool } from './log/buffer-pool.js';

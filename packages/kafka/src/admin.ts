@@ -9,7 +9,7 @@ import type {
 import type { Admin, Kafka } from 'kafkajs';
 import { KafkaError, refused } from './kafka.errors.js';
 import { abortOpenTransaction, openTransactions } from './open-transactions.js';
-import { describeTopic } from './requests/admin.js';
+import { describeTopics } from './requests/admin.js';
 import { GROUP } from './requests/call.js';
 import { EARLIEST, LATEST, listOffsets } from './requests/fetch.js';
 import { offsetFetch } from './requests/group.js';
@@ -46,8 +46,8 @@ export class KafkaAdmin implements LogAdmin {
   }
 
   async cleanupPolicy(topic: string): Promise<string | undefined> {
-    const { error, settings } = await this.#wire.ask(describeTopic(topic, [CLEANUP_POLICY]));
-    return error === 0 ? settings.get(CLEANUP_POLICY) : undefined;
+    const [found] = await this.#wire.ask(describeTopics([{ topic, names: [CLEANUP_POLICY] }]));
+    return found?.error === 0 ? found.settings.get(CLEANUP_POLICY) : undefined;
   }
 
   async applyTopics(specs: readonly TopicSpec[]): Promise<TopicDifference[]> {

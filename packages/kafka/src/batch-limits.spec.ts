@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { fillTo } from '@headwater/core';
 import { BatchLimits } from './batch-limits.js';
 import type { Call } from './requests/call.js';
 
@@ -11,7 +12,7 @@ function cluster(settingsNow: () => Settings | undefined) {
     asked++;
     const settings = settingsNow();
     if (settings === undefined) return Promise.reject(new Error(`${call.apiName} is lost`));
-    return Promise.resolve({ error: 0, settings: new Map(Object.entries(settings)) } as T);
+    return Promise.resolve([{ topic: 't', error: 0, settings: new Map(Object.entries(settings)) }] as T);
   });
   return { limits, asked: () => asked };
 }
@@ -19,13 +20,13 @@ function cluster(settingsNow: () => Settings | undefined) {
 describe('batch limits', () => {
   it('knows none before a batch was refused, and fills to a little under the broker’s default', () => {
     const { limits } = cluster(() => ({}));
-    expect([limits.of('t'), limits.fillTo('t')]).toEqual([undefined, 1_000_000]);
+    expect([limits.of('t'), fillTo(limits, 't')]).toEqual([undefined, 1_000_000]);
   });
 
   it('learns what the topic says, the smaller of its batches and its segments', async () => {
     const { limits } = cluster(() => ({ 'max.message.bytes': '100000', 'segment.bytes': '50000' }));
     expect(await limits.learn('t', 900_000)).toBe(50_000);
-    expect([limits.of('t'), limits.fillTo('t'), limits.of('other')]).toEqual([50_000, 50_000, undefined]);
+    expect([limits.of('t'), fillTo(limits, 't'), limits.of('other')]).toEqual([50_000, 50_000, undefined]);
   });
 
   it.each([
@@ -58,6 +59,6 @@ describe('batch limits', () => {
   it('fills no batch above the usual size where a topic takes more', async () => {
     const { limits } = cluster(() => ({ 'max.message.bytes': '2000000' }));
     expect(await limits.learn('t', 3_000_000)).toBe(2_000_000);
-    expect(limits.fillTo('t')).toBe(1_000_000);
+    expect(fillTo(limits, 't')).toBe(1_000_000);
   });
 });

@@ -1,5 +1,5 @@
-import { MAX_BATCH_BYTES } from './batch-size.js';
-import { describeTopic } from './requests/admin.js';
+import type { KnownLimits } from '@headwater/core';
+import { describeTopics } from './requests/admin.js';
 import type { Call } from './requests/call.js';
 
 /** A batch above either is refused: the broker does not split it. */
@@ -9,7 +9,7 @@ const SETTINGS = ['max.message.bytes', 'segment.bytes'] as const;
  * What topics take as one batch, as far as refusals have taught it. A limit only goes down: where a topic's limit was raised since, its
  * batches stay smaller than they could be until the log is opened anew.
  */
-export class BatchLimits {
+export class BatchLimits implements KnownLimits {
   readonly #ask: <T>(call: Call<T>) => Promise<T>;
   readonly #learnt = new Map<string, number>();
   readonly #asked = new Map<string, Promise<number | undefined>>();
@@ -21,11 +21,6 @@ export class BatchLimits {
   /** undefined: no batch of the topic was refused so far. */
   of(topic: string): number | undefined {
     return this.#learnt.get(topic);
-  }
-
-  /** To what size batches of records are filled. A record above it has a batch of its own. */
-  fillTo(topic: string): number {
-    return Math.min(MAX_BATCH_BYTES, this.#learnt.get(topic) ?? MAX_BATCH_BYTES);
   }
 
   /**
@@ -55,9 +50,10 @@ export class BatchLimits {
 
   async #described(topic: string): Promise<number | undefined> {
     try {
-      const { error, settings } = await this.#ask(describeTopic(topic, SETTINGS));
-      const limits = SETTINGS.map((name) => Number(settings.get(name) ?? Infinity)).filter((limit) => limit > 0);
-      return error === 0 && limits.length > 0 ? Math.min(...limits) : undefined;
+      const [found] = await this.#ask(describeTopics([{ topic, names: SETTINGS }]));
+      if (found?.error !== 0) return undefined;
+      const limits = SETTINGS.map((name) => Number(found.settings.get(name) ?? Infinity)).filter((limit) => limit > 0);
+      return limits.length > 0 ? Math.min(...limits) : undefined;
     } catch {
       // Not allowed, not reachable, or closing: what was refused tells enough, and whatever else is wrong comes up with the next request.
       return undefined;

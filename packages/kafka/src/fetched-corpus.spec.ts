@@ -1,12 +1,11 @@
 import { crc32c } from '@node-rs/crc32';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { seededRandom } from '@headwater/testing';
-import type { Header, LogRecord, OutRecord } from '@headwater/core';
+import { BATCH_HEADER_BYTES, type Header, type LogRecord, type OutRecord } from '@headwater/core';
 import { recordBatch } from './batch.testing.js';
 import { packer, type Compression } from './codecs.js';
 import { decodeFetched, endOfBatches } from './fetched.js';
 import { KafkaError } from './kafka.errors.js';
-import { BATCH_HEADER_BYTES } from './record-batch.js';
 
 const SEED = Number(process.env['HEADWATER_SEED'] ?? 107);
 const MUTATIONS = 100_000;

@@ -1,10 +1,9 @@
 import { gzipSync } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import { describe, expect, it } from '@jest/globals';
-import type { OutRecord } from '@headwater/core';
+import { recordBytesAtMost, type OutRecord } from '@headwater/core';
 import { recordBatch } from './batch.testing.js';
 import { decodeFetched, type AbortedTransaction } from './fetched.js';
-import { recordBytesAtMost } from './record-batch.js';
 
 const A = 1n;
 const B = 2n;

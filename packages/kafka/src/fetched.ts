@@ -1,9 +1,8 @@
 import { crc32c } from '@node-rs/crc32';
-import type { Header, LogRecord } from '@headwater/core';
+import { BATCH_HEADER_BYTES, type Header, type LogRecord } from '@headwater/core';
 import { ByteReader, readInt64 } from './bytes.js';
 import { decompress } from './codecs.js';
 import { KafkaError } from './kafka.errors.js';
-import { BATCH_HEADER_BYTES } from './record-batch.js';
 
 /** A transaction the broker names as aborted, from its first offset on that partition until its abort marker. */
 export interface AbortedTransaction {

@@ -1,5 +1,4 @@
-import type { TopicPartition } from '@headwater/core';
-import type { Limits } from './chunks.js';
+import { fillTo, type KnownLimits, type TopicPartition } from '@headwater/core';
 import type { Part } from './pending-send.js';
 import type { ProducerEpoch } from './producer-epoch.js';
 
@@ -10,11 +9,11 @@ export class PartitionQueue implements TopicPartition {
   /** Under which its next batch goes; undefined: under a new one, because the sequences of the former are in doubt. */
   epoch: ProducerEpoch | undefined;
   busy = false;
-  readonly #limits: Limits;
+  readonly #limits: KnownLimits;
   #waiting: Part[] = [];
   #bytes = 0;
 
-  constructor({ topic, partition }: TopicPartition, limits: Limits) {
+  constructor({ topic, partition }: TopicPartition, limits: KnownLimits) {
     this.#limits = limits;
     this.topic = topic;
     this.partition = partition;
@@ -39,12 +38,12 @@ export class PartitionQueue implements TopicPartition {
   dueIn(lingerMs: number, nowMs: number): number {
     const first = this.#waiting[0];
     if (first === undefined) return Infinity;
-    return this.#bytes >= this.#limits.fillTo(this.topic) ? 0 : Math.max(0, first.queuedAt + lingerMs - nowMs);
+    return this.#bytes >= fillTo(this.#limits, this.topic) ? 0 : Math.max(0, first.queuedAt + lingerMs - nowMs);
   }
 
   /** Takes as many parts as one batch holds, at least one. */
   take(): Part[] {
-    const most = this.#limits.fillTo(this.topic);
+    const most = fillTo(this.#limits, this.topic);
     let bytes = 0;
     let count = 0;
     for (const { sizeAtMost, alone } of this.#waiting) {

@@ -1,5 +1,5 @@
-import type { PartitionOffset, TopicPartition } from '@headwater/core';
-import { recut, type Chunk, type Limits } from './chunks.js';
+import type { Batch, KnownLimits, PartitionOffset, TopicPartition } from '@headwater/core';
+import { recut } from './batches.js';
 import { KafkaError } from './kafka.errors.js';
 import { inOrder } from './produce-pipeline.js';
 
@@ -7,7 +7,7 @@ import { inOrder } from './produce-pipeline.js';
 export type Loss = 'refused' | 'unknown';
 
 /** The records of one send that go to one partition, or a batch of them. */
-export interface Part extends Chunk {
+export interface Part extends Batch {
   readonly send: PendingSend;
   /** When it was queued, and when waiting for it ends: milliseconds of the monotonic clock. */
   readonly queuedAt: number;
@@ -34,8 +34,8 @@ export class PendingSend {
   }
 
   /** The part in smaller pieces, each of which is settled for itself. */
-  cut(part: Part, limits: Limits): Part[] {
-    const pieces = recut(part, limits).map((chunk) => ({ ...part, ...chunk }));
+  cut(part: Part, limits: KnownLimits): Part[] {
+    const pieces = recut(part, limits).map((batch) => ({ ...part, ...batch }));
     this.#left += pieces.length - 1;
     return pieces;
   }

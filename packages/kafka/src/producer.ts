@@ -1,5 +1,5 @@
 import type { LogProducer, OutRecord, PartitionOffset, ProducerOptions } from '@headwater/core';
-import { chunksOf } from './chunks.js';
+import { batchesOf } from './batches.js';
 import type { Packer } from './codecs.js';
 import {
   INVALID_PRODUCER_ID_MAPPING,
@@ -101,10 +101,10 @@ export class KafkaProducer implements LogProducer {
     const queuedAt = performance.now();
     const deadline = queuedAt + this.#timeoutMs;
     const partitionOf = (record: OutRecord) => choosePartition(this.#wire, record, this.#timeoutMs);
-    const chunks = await chunksOf(records, partitionOf, this.#wire.batchLimits);
-    if (chunks.length === 0) return { settled: Promise.resolve([]) };
-    const send = new PendingSend(chunks.length);
-    for (const chunk of chunks) this.#queueOf(chunk).add({ ...chunk, send, queuedAt, deadline });
+    const batches = await batchesOf(records, partitionOf, this.#wire.batchLimits);
+    if (batches.length === 0) return { settled: Promise.resolve([]) };
+    const send = new PendingSend(batches.length);
+    for (const batch of batches) this.#queueOf(batch).add({ ...batch, send, queuedAt, deadline });
     this.#wake();
     return send;
   }

@@ -1,5 +1,14 @@
 import { crc32c } from '@node-rs/crc32';
-import { putVarint, varintSize, type BufferPool, type Header, type OutRecord, type RecordRun } from '@headwater/core';
+import {
+  BATCH_HEADER_BYTES,
+  putVarint,
+  recordBodyBytes,
+  recordBytesAtMost,
+  type BufferPool,
+  type Header,
+  type OutRecord,
+  type RecordRun,
+} from '@headwater/core';
 import type { Packer } from './codecs.js';
 
 /** Under whose name a batch is written. A retry sends the same bytes, so the broker knows a repetition by its sequence. */
@@ -9,8 +18,6 @@ export interface BatchProducer {
   readonly baseSequence: number;
 }
 
-/** Bytes before the first record of a batch. */
-export const BATCH_HEADER_BYTES = 61;
 const TRANSACTIONAL = 16;
 const SEQUENCE_MODULUS = 0x8000_0000;
 const NO_HEADERS: readonly Header[] = [];
@@ -18,15 +25,6 @@ const NO_HEADERS: readonly Header[] = [];
 /** Sequence numbers wrap modulo 2^31, as the broker expects. */
 export function sequenceAfter(sequence: number, records: number): number {
   return (sequence + records) % SEQUENCE_MODULUS;
-}
-
-/** An upper bound of what the record takes in a batch; never below its true size. */
-export function recordBytesAtMost(record: OutRecord): number {
-  let size = 36 + (record.key?.length ?? 0) + (record.value?.length ?? 0);
-  if (record.headers !== undefined) {
-    for (const [name, value] of record.headers) size += 10 + name.length * 3 + (value?.length ?? 0);
-  }
-  return size;
 }
 
 /** How a batch is made. */
@@ -110,13 +108,7 @@ function putHeader(bytes: Buffer, header: BatchHeader, length: number): void {
 
 function putRecord(batch: Buffer, start: number, record: OutRecord, index: number, timestampDelta: number): number {
   const headers = record.headers ?? NO_HEADERS;
-  let size = 1 + varintSize(timestampDelta) + varintSize(index) + bytesSize(record.key) + bytesSize(record.value);
-  size += varintSize(headers.length);
-  for (const [name, value] of headers) {
-    const nameLength = Buffer.byteLength(name);
-    size += varintSize(nameLength) + nameLength + bytesSize(value);
-  }
-  let at = putVarint(batch, start, size);
+  let at = putVarint(batch, start, recordBodyBytes(record, index, timestampDelta));
   batch[at++] = 0; // attributes
   at = putVarint(batch, at, timestampDelta);
   at = putVarint(batch, at, index);
@@ -129,10 +121,6 @@ function putRecord(batch: Buffer, start: number, record: OutRecord, index: numbe
     at = putBytes(batch, at, value);
   }
   return at;
-}
-
-function bytesSize(bytes: Buffer | null): number {
-  return bytes === null ? 1 : varintSize(bytes.length) + bytes.length;
 }
 
 function putBytes(batch: Buffer, start: number, bytes: Buffer | null): number {

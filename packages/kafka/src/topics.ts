@@ -1,13 +1,12 @@
 import type { TopicDifference, TopicSpec } from '@headwater/core';
-import type { Admin, DescribeConfigResponse } from 'kafkajs';
-import { KafkaError, refused } from './kafka.errors.js';
-import { incrementalAlterConfigs } from './requests/admin.js';
+import type { Admin } from 'kafkajs';
+import { KafkaError, isRetriable, refused } from './kafka.errors.js';
+import { describeTopics, incrementalAlterConfigs, type TopicSettings } from './requests/admin.js';
 import { metadata, type TopicMetadata } from './requests/cluster.js';
 import { wait } from './wait.js';
 import { unreachable, type Wire } from './wire.js';
 
 const PATIENCE_MS = 30_000;
-const TOPIC_RESOURCE = 2;
 const MISSING = 'topic';
 
 /** Makes, compares and alters topics. */
@@ -82,26 +81,16 @@ export class KafkaTopics {
 
   async #settings(specs: readonly TopicSpec[]): Promise<Map<string, ReadonlyMap<string, string>>> {
     if (specs.length === 0) return new Map();
-    const resources = await this.#describedSettings(specs);
-    return new Map(
-      resources.map((of) => [
-        of.resourceName,
-        new Map(of.configEntries.map(({ configName, configValue }) => [configName, configValue])),
-      ]),
-    );
-  }
-
-  async #describedSettings(specs: readonly TopicSpec[]): Promise<DescribeConfigResponse['resources']> {
-    const admin = await this.#admin();
-    const resources = specs.map((spec) => ({
-      type: TOPIC_RESOURCE,
-      name: spec.topic,
-      configNames: Object.keys(settings(spec)),
-    }));
-    const described = await this.#patiently('DescribeConfigs', specs, () =>
-      admin.describeConfigs({ includeSynonyms: false, resources }),
-    );
-    return described.resources;
+    const asked = specs.map((spec) => ({ topic: spec.topic, names: Object.keys(settings(spec)) }));
+    let found: readonly TopicSettings[] = [];
+    const known = async () => {
+      found = await this.#wire.ask(describeTopics(asked));
+      for (const { topic, error } of found)
+        if (error !== 0 && !isRetriable(error)) throw refused('DescribeConfigs', error, { topic });
+      return found.every(({ error }) => error === 0);
+    };
+    await this.#until(known, 'DescribeConfigs', specs);
+    return new Map(found.map((of) => [of.topic, of.settings]));
   }
 
   async #create(specs: readonly TopicSpec[]): Promise<void> {

@@ -1,5 +1,5 @@
-import type { GroupOffsets, LogInput, LogTransaction, Membership, Outcome, OutRecord } from '@headwater/core';
-import { chunksOf, rounds, type Chunk } from './chunks.js';
+import type { Batch, GroupOffsets, LogInput, LogTransaction, Membership, Outcome, OutRecord } from '@headwater/core';
+import { batchesOf, rounds } from './batches.js';
 import type { Packer } from './codecs.js';
 import {
   INVALID_PRODUCER_ID_MAPPING,
@@ -175,17 +175,17 @@ export class KafkaTransaction implements LogTransaction {
     const version2 = await this.#wire.hasTransactionVersion2();
     const packer = await this.#wire.packer();
     const partitionOf = (record: OutRecord) => choosePartition(this.#wire, record, this.#remainingMs());
-    const chunks = await chunksOf(records, partitionOf, this.#wire.batchLimits);
+    const batches = await batchesOf(records, partitionOf, this.#wire.batchLimits);
     this.#openedAt ??= performance.now();
-    if (!version2) await this.#addPartitions(chunks);
+    if (!version2) await this.#addPartitions(batches);
     const pipeline = (this.#pipeline ??= this.#newPipeline(version2 ? 12 : 9));
     let last: { readonly landed: Promise<void> } | undefined;
-    for (const round of rounds(chunks))
-      last = await pipeline.send(round.map((chunk) => this.#encode(chunk, nowMs, packer)));
+    for (const round of rounds(batches))
+      last = await pipeline.send(round.map((batch) => this.#encode(batch, nowMs, packer)));
     return last;
   }
 
-  #encode({ topic, partition, records, run }: Chunk, nowMs: number, packer?: Packer): EncodedBatch {
+  #encode({ topic, partition, records, run }: Batch, nowMs: number, packer?: Packer): EncodedBatch {
     const { producerId, epoch } = this.#producer!;
     const count = run?.count ?? records.length;
     const baseSequence = this.#producer!.takeSequence({ topic, partition }, count);
@@ -205,8 +205,8 @@ export class KafkaTransaction implements LogTransaction {
     );
   }
 
-  async #addPartitions(chunks: readonly Chunk[]): Promise<void> {
-    const fresh = new Map(chunks.map((chunk) => [`${chunk.topic}/${chunk.partition}`, chunk]));
+  async #addPartitions(batches: readonly Batch[]): Promise<void> {
+    const fresh = new Map(batches.map((batch) => [`${batch.topic}/${batch.partition}`, batch]));
     for (const key of this.#added) fresh.delete(key);
     if (fresh.size === 0) return;
     const call = addPartitionsToTxn(this.#identity(), [...fresh.values()]);

@@ -215,9 +215,7 @@ export class TopicRuns {
   /** Adds a record without headers; its key is the first `keyBytes` of `key`. */
   put(partition: number, key: Uint8Array, keyBytes: number, value: Buffer | null): void {
     const run = this.run(partition);
-    const length = value?.length ?? 0;
-    let at = run.begin(key, 0, keyBytes, length, length + 1);
-    at = value === null ? run.tombstone() : run.value(at + value.copy(run.bytes, at));
+    const at = begun(run, key, keyBytes, value, 1);
     run.bytes[at] = 0;
     this.added(run, run.end(at + 1));
   }
@@ -226,10 +224,7 @@ export class TopicRuns {
   add({ partition, key, value, headers = [] }: OutRecord): void {
     const run = partition === undefined ? this.runFor(key ?? NO_KEY, 0, key?.length ?? 0) : this.run(partition);
     const size = headers.reduce((sum, [name, bytes]) => sum + 10 + 3 * name.length + (bytes?.length ?? 0), 10);
-    const length = value?.length ?? 0;
-    let at = run.begin(key, 0, key?.length ?? 0, length, length + size);
-    if (value === null) at = run.tombstone();
-    else at = run.value(at + value.copy(run.bytes, at));
+    let at = begun(run, key, key?.length ?? 0, value, size);
     at = putVarint(run.bytes, at, headers.length);
     for (const [name, bytes] of headers) {
       at = putVarint(run.bytes, at, Buffer.byteLength(name));
@@ -253,4 +248,17 @@ export class TopicRuns {
     const slot = this.#slots[run.partition]!;
     if (slot.run === run) slot.run = tail;
   }
+}
+
+/** Begins a record and gives it its value. Returns where its headers begin, with room for `headerBytes`. */
+function begun(
+  run: OpenRun,
+  key: Uint8Array | null,
+  keyBytes: number,
+  value: Buffer | null,
+  headerBytes: number,
+): number {
+  const length = value?.length ?? 0;
+  const at = run.begin(key, 0, keyBytes, length, length + headerBytes);
+  return value === null ? run.tombstone() : run.value(at + value.copy(run.bytes, at));
 }

@@ -33,9 +33,7 @@ export interface LoopContext {
   readonly onCommitted: (committed: Committed) => void;
   /** Until when, by the clock's elapsed time, the end waits for records that are in work; Infinity: for as long as they take. Asked again and again. */
   readonly drainsUntil: () => number;
-  /** How long the end of failed work waits for them. */
-  readonly drainTimeoutMs: number;
-  /** The work has failed, and ends when what is in work has. */
+  /** The work has failed, and ends when what is in work has, or `drainsUntil` has come. */
   readonly onFailing: (error: unknown) => void;
   /** The end did not wait for the records that these partitions were in. */
   readonly onAbandoned: (partitions: readonly number[]) => void;
@@ -313,24 +311,23 @@ export class ProcessLoop {
 
   /** What is in work has nobody to be committed for. It is waited for all the same: nobody handles a record while somebody else does, unless that takes too long. */
   async #giveUp(error: unknown): Promise<void> {
-    const { clock, drainTimeoutMs, onFailing } = this.#context;
     if (this.#abandoned) return;
-    onFailing(error);
-    const endsAt = clock.elapsed() + drainTimeoutMs;
-    await this.#settle(() => Math.min(endsAt, this.#context.drainsUntil()));
+    this.#context.onFailing(error);
+    await this.#settle();
   }
 
-  /** Waits for all records in work, and leaves behind those that take longer than that. */
-  async #settle(endsAt: () => number): Promise<void> {
-    await this.#quiet(endsAt, () => true);
+  /** Waits for all records in work, and leaves behind those that take too long. */
+  async #settle(): Promise<void> {
+    const { drainsUntil, onAbandoned } = this.#context;
+    await this.#quiet(drainsUntil, () => true);
     this.#closing = true;
     this.#abandoned = this.#pumping.size > 0;
-    if (this.#abandoned) this.#context.onAbandoned([...this.#pumping.keys()].map(({ partition }) => partition));
+    if (this.#abandoned) onAbandoned([...this.#pumping.keys()].map(({ partition }) => partition));
   }
 
   /** The work ends: what was handled is committed; what was not, or is in a record that takes too long, is left to the next owner. */
   async #drain(): Promise<void> {
-    await this.#settle(this.#context.drainsUntil);
+    await this.#settle();
     await this.#committing;
     if (this.#failure !== undefined) throw this.#failure.error;
     const parts = this.#lost ? [] : this.#seal();

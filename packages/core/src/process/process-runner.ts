@@ -89,7 +89,9 @@ export class ProcessRunner implements Running {
   readonly #tables: Tables;
   readonly #counts = { handled: 0, parked: 0, transactions: 0, restarts: 0 };
   #working = false;
-  #drainsUntil = Infinity;
+  readonly #drainTimeoutMs: number;
+  /** Asked to stop, it waits until then for what is in work. */
+  #stopsAt = Infinity;
   #tasks: ReadonlyMap<number, Task> = new Map();
   #restoring: RestoreProgress | undefined;
   #status: Health['status'] = 'starting';
@@ -98,6 +100,7 @@ export class ProcessRunner implements Running {
   constructor(definition: ProcessorDefinition, options: ProcessOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
+    this.#drainTimeoutMs = options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS;
     const { log, logger } = options;
     const shared = { log, logger, clock: this.#clock, tombstonesMs: options.tombstonesMs ?? TOMBSTONES_MS };
     this.#tables = new Tables({ ...shared, topics: definition.tables ?? [] });
@@ -188,10 +191,7 @@ export class ProcessRunner implements Running {
 
   /** Commits what was handled, leaves the group and closes. May be called twice. */
   async stop(): Promise<void> {
-    this.#drainsUntil = Math.min(
-      this.#drainsUntil,
-      this.#clock.elapsed() + (this.#options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS),
-    );
+    this.#stopsAt = Math.min(this.#stopsAt, this.#clock.elapsed() + this.#drainTimeoutMs);
     await this.#member.stop();
     await this.#writer.close();
     await this.#states.close();
@@ -213,7 +213,7 @@ export class ProcessRunner implements Running {
 
   #abandoned(partitions: readonly number[]): void {
     const { name } = this.#definition;
-    const { drainTimeoutMs = DRAIN_TIMEOUT_MS, logger } = this.#options;
+    const drainTimeoutMs = this.#drainTimeoutMs;
     const error = new HeadwaterError(
       'PROCESS_DRAIN_TIMED_OUT',
       `processor ${name}, partition ${partitions.join(', ')}: a record was still in work ${drainTimeoutMs} ms after the end of the work. Nothing of it is kept, the next owner handles it again. ` +
@@ -221,7 +221,7 @@ export class ProcessRunner implements Running {
       { facts: { processor: name, partitions, drainTimeoutMs } },
     );
     this.#lastError = error.message;
-    logger.warn(error.message);
+    this.#options.logger.warn(error.message);
   }
 
   #failed(error: unknown): void {
@@ -244,6 +244,7 @@ export class ProcessRunner implements Running {
     if (tenure.signal.aborted) return;
     const reader = log.reader();
     const over = new AbortController();
+    let failsAt = Infinity;
     const loop = new ProcessLoop({
       processor: definition.name,
       topics: {
@@ -261,9 +262,11 @@ export class ProcessRunner implements Running {
         this.#counts.handled += units;
         this.#counts.parked += parked;
       },
-      drainsUntil: () => this.#drainsUntil,
-      drainTimeoutMs: this.#options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS,
-      onFailing: (error) => this.#failing(error),
+      drainsUntil: () => Math.min(this.#stopsAt, failsAt),
+      onFailing: (error) => {
+        failsAt = this.#clock.elapsed() + this.#drainTimeoutMs;
+        this.#failing(error);
+      },
       onAbandoned: (partitions) => this.#abandoned(partitions),
       pause: this.#pause,
       watch: (signal) => watchTopics(log, definition, topology, this.#clock, signal),

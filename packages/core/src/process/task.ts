@@ -1,4 +1,4 @@
-import { BufferPool } from '../log/buffer-pool.js';
+import type { BufferPool } from '../log/buffer-pool.js';
 import type { FetchedBatch, LogRecord, PartitionOffset } from '../log/log.js';
 import type { LogInput } from '../log/record-run.js';
 import { RecordRuns, type TakenRun, type TopicRuns } from '../log/record-runs.js';
@@ -71,7 +71,7 @@ export class Task {
     state: TaskState,
     clock: Clock,
     suspects: Suspects,
-    buffers = new BufferPool(),
+    buffers: BufferPool,
   ) {
     this.#runs = new RecordRuns(buffers);
     this.#definition = definition;

@@ -1,8 +1,12 @@
-import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { Injectable, Module, type INestApplicationContext } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { IsInt, IsString } from 'class-validator';
 import { kafkaLog } from '@headwater/kafka';
+import { levelState } from '@headwater/state-level';
 import { eventually, testDatabase, uniqueName, type TestDatabase } from '@headwater/testing';
 import { Rejected } from '../errors/headwater.error.js';
 import { headerText, textHeaders } from '../log/headers.js';
@@ -72,7 +76,7 @@ class Letters {
   readonly greeting = 'Dear';
 }
 
-@Processor({ name: `${run}-totals`, version: 1, tables: [Customer] })
+@Processor({ name: `${run}-totals`, version: 1, tables: [Customer], standby: 'all' })
 class Totals {
   constructor(private readonly letters: Letters) {}
 
@@ -102,6 +106,9 @@ class Totals {
   }
 }
 
+const directory = mkdtempSync(join(tmpdir(), 'headwater-processors-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
 let database: TestDatabase;
 let log: Log;
 let app: INestApplicationContext | undefined;
@@ -112,25 +119,28 @@ class LettersModule {}
 @Module({})
 class ShopModule {}
 
-async function start(): Promise<HeadwaterRuntime> {
-  app = await NestFactory.createApplicationContext(
-    {
-      module: ShopModule,
-      imports: [
-        HeadwaterModule.forRoot({
-          databaseUrl: database.url,
-          log: kafkaLog({ brokers: process.env['KAFKA_BROKERS']!.split(',') }),
-          roles: ['processors'],
-          partitions: 2,
-          instanceId: run,
-          engines: [processors()],
-        }),
-        HeadwaterModule.forFeature([Ordered, Viewed, Customer, Total, Mailed]),
-        HeadwaterModule.forFeature([Totals], { imports: [LettersModule] }),
+/** The application, as an instance of this name: one that is stopped finds its states again. */
+const shop = (instanceId: string) => ({
+  module: ShopModule,
+  imports: [
+    HeadwaterModule.forRoot({
+      databaseUrl: database.url,
+      log: kafkaLog({ brokers: process.env['KAFKA_BROKERS']!.split(',') }),
+      roles: ['processors'],
+      partitions: 2,
+      instanceId: `${run}-${instanceId}`,
+      engines: [
+        processors({ openStore: levelState({ directory: join(directory, instanceId) }), drainTimeoutMs: 5_000 }),
       ],
-    },
-    { logger: false, abortOnError: false },
-  );
+    }),
+    HeadwaterModule.forFeature([Ordered, Viewed, Customer, Total, Mailed]),
+    HeadwaterModule.forFeature([Totals], { imports: [LettersModule] }),
+  ],
+});
+
+async function start(): Promise<HeadwaterRuntime> {
+  // An error is the test's, not the end of its process.
+  app = await NestFactory.createApplicationContext(shop('first'), { logger: false, abortOnError: false });
   return app.get(HeadwaterRuntime);
 }
 
@@ -240,6 +250,29 @@ describe('processors of an application', () => {
       expect(state).not.toContain(`t:${customer}`);
     }
     expect((await texts('totals')).filter((of) => Object.keys(bad).some((name) => of.startsWith(name)))).toEqual([]);
+  });
+
+  it('have the store and the standbys that the application asks for', async () => {
+    const runtime = await start();
+    const processor = runtime.processor(`${run}-totals`);
+    await eventually(() => expect(processor.health().status).toBe('up'), LATER);
+    expect(readdirSync(directory, { recursive: true }).join()).toContain(`${run}-totals`);
+    const second = await NestFactory.createApplicationContext(shop('second'), { logger: false, abortOnError: false });
+    try {
+      const other = second.get(HeadwaterRuntime).processor(`${run}-totals`);
+      await write(ordered('eve', 8));
+      const known = () => [processor, other].map((of) => of.get('eve'));
+      await eventually(() => {
+        expect(known().map(({ value }) => value?.toString())).toEqual(['{"cents":8}', '{"cents":8}']);
+        expect(
+          known()
+            .map(({ at }) => at)
+            .sort(),
+        ).toEqual(['owner', 'standby']);
+      }, LATER);
+    } finally {
+      await second.close();
+    }
   });
 
   it('can be found by name, paused and resumed', async () => {

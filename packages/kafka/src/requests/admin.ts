@@ -36,30 +36,35 @@ export function incrementalAlterConfigs(
   );
 }
 
-/** These settings of a topic, as the broker asked knows them; one it does not know is left out. */
-export function describeTopic(
-  topic: string,
-  names: readonly string[],
-): Call<Answer & { readonly settings: ReadonlyMap<string, string> }> {
+export interface TopicSettings extends Answer {
+  readonly topic: string;
+  /** Those asked for; one that the broker does not know is left out. */
+  readonly settings: ReadonlyMap<string, string>;
+}
+
+/** Settings of topics, as the broker asked knows them. */
+export function describeTopics(
+  asked: readonly { readonly topic: string; readonly names: readonly string[] }[],
+): Call<readonly TopicSettings[]> {
   return flexible(
     32,
     'DescribeConfigs',
     4,
     (body) => {
-      body.compactArray([topic], (name) => {
-        body.int8(TOPIC_RESOURCE).compactString(name);
+      body.compactArray(asked, ({ topic, names }) => {
+        body.int8(TOPIC_RESOURCE).compactString(topic);
         body.compactArray(names, (setting) => body.compactString(setting)).tags();
       });
       body.bool(false).bool(false).tags(); // no synonyms, no documentation
     },
     (answer) => {
       answer.int32();
-      const settings = new Map<string, string>();
-      const errors = answer.compactArray(() => {
+      return answer.compactArray(() => {
         const error = answer.int16();
         answer.compactString();
         answer.int8();
-        answer.compactString();
+        const topic = answer.compactString() ?? '';
+        const settings = new Map<string, string>();
         answer.compactArray(() => {
           const name = answer.compactString() ?? '';
           const value = answer.compactString();
@@ -76,9 +81,8 @@ export function describeTopic(
           answer.tags();
         });
         answer.tags();
-        return error;
+        return { topic, error, settings };
       });
-      return { error: errors[0] ?? -1, settings };
     },
   );
 }

@@ -1,5 +1,6 @@
 import {
   partitionOf,
+  type Batch,
   type Clock,
   type LogInput,
   type Membership,
@@ -7,7 +8,7 @@ import {
   type PartitionOffset,
   type TopicPartition,
 } from '@headwater/core';
-import { batchBytes, batchesOf, type Batch, type LearntLimits } from './batches.js';
+import { batchesOf, unpacked, type LearntLimits } from './batches.js';
 import { Bell } from './bell.js';
 import { GroupOffsets } from './group-offsets.js';
 import { GroupState, type JoinRequest } from './group-state.js';
@@ -242,11 +243,11 @@ export class MemoryCluster {
     const placed = new Map<PartitionLog, OutRecord[]>();
     const now = this.#clock.now();
     for (const batch of batches) {
-      const { topic, partition, records } = batch;
+      const { topic, partition } = batch;
       const log = this.partition(batch);
       const { settings } = this.topics.get(topic);
       const limit = Number(settings.get('max.message.bytes'));
-      const bytes = batchBytes(batch, now);
+      const { records, bytes } = unpacked(batch, now);
       if (bytes > limit && records.length > 1) throw batchTooLarge(topic, partition, records.length, bytes, limit);
       if (bytes > limit) throw tooLarge(topic, partition, records[0]!.key, bytes, limit);
       if (settings.get('cleanup.policy')!.includes('compact') && records.some(({ key }) => key === null))

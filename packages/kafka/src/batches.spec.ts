@@ -1,7 +1,14 @@
 import { describe, expect, it } from '@jest/globals';
-import { RecordRuns, type LogInput, type OutRecord } from '@headwater/core';
-import { chunksOf, recut, type Chunk, type Limits } from './chunks.js';
-import { BATCH_HEADER_BYTES, recordBytesAtMost } from './record-batch.js';
+import {
+  BATCH_HEADER_BYTES,
+  RecordRuns,
+  recordBytesAtMost,
+  type Batch,
+  type KnownLimits,
+  type LogInput,
+  type OutRecord,
+} from '@headwater/core';
+import { batchesOf, recut } from './batches.js';
 
 const record = (text: string, bytes: number, partition = 0): OutRecord => ({
   topic: 't',
@@ -10,13 +17,10 @@ const record = (text: string, bytes: number, partition = 0): OutRecord => ({
   value: Buffer.from(text.padEnd(bytes, '.')),
 });
 const SIZE = recordBytesAtMost(record('', 100));
-const limited = (limit?: number): Limits => ({
-  of: () => limit,
-  fillTo: () => Math.min(limit ?? 1_000_000, 1_000_000),
-});
-const cut = (inputs: readonly LogInput[], limits: Limits) =>
-  chunksOf(inputs, ({ partition }) => partition ?? 0, limits);
-const told = ({ partition, run, records }: Chunk) =>
+const limited = (limit?: number): KnownLimits => ({ of: () => limit });
+const cut = (inputs: readonly LogInput[], limits: KnownLimits) =>
+  batchesOf(inputs, ({ partition }) => partition ?? 0, limits);
+const told = ({ partition, run, records }: Batch) =>
   `${partition}: ${run !== undefined ? `run of ${run.count}` : records.map((of) => /^\w*/.exec(of.value!.toString())![0]).join(' ')}`;
 
 function runOf(names: readonly string[], bytes: number, partition = 0) {
@@ -26,13 +30,13 @@ function runOf(names: readonly string[], bytes: number, partition = 0) {
   return runs.take('everything', 1_700_000_000_000)[0]!;
 }
 
-describe('chunks', () => {
+describe('batches', () => {
   it('fills each to the limit and not above', async () => {
     const inputs = ['a', 'b', 'c', 'd', 'e'].map((text) => record(text, 100));
     const limit = BATCH_HEADER_BYTES + 2 * SIZE;
-    const chunks = await cut(inputs, limited(limit));
-    expect(chunks.map(told)).toEqual(['0: a b', '0: c d', '0: e']);
-    expect(chunks.map(({ sizeAtMost }) => sizeAtMost)).toEqual([limit, limit, limit - SIZE]);
+    const batchs = await cut(inputs, limited(limit));
+    expect(batchs.map(told)).toEqual(['0: a b', '0: c d', '0: e']);
+    expect(batchs.map(({ sizeAtMost }) => sizeAtMost)).toEqual([limit, limit, limit - SIZE]);
     expect((await cut(inputs, limited(limit - 1))).map(told)).toEqual(['0: a', '0: b', '0: c', '0: d', '0: e']);
     expect((await cut(inputs, limited())).map(told)).toEqual(['0: a b c d e']);
   });
@@ -45,8 +49,8 @@ describe('chunks', () => {
       record('other', 100, 1),
       record('c', 100),
     ];
-    const chunks = await cut(inputs, limited(500));
-    expect(chunks.map(told)).toEqual(['0: a', '0: large', '0: b c', '1: other']);
+    const batchs = await cut(inputs, limited(500));
+    expect(batchs.map(told)).toEqual(['0: a', '0: large', '0: b c', '1: other']);
   });
 
   it('takes a run apart that is above the limit, in its place among records and runs', async () => {
@@ -82,9 +86,9 @@ describe('chunks', () => {
     const topic = runs.openTopic('t', 1);
     topic.add({ topic: 't', key: Buffer.from('k'), value: null, headers });
     topic.add({ topic: 't', key: Buffer.from('k'), value: Buffer.from('v') });
-    const chunks = await cut(runs.take('everything', 1_700_000_000_000), limited(50));
+    const batchs = await cut(runs.take('everything', 1_700_000_000_000), limited(50));
     const all = { topic: 't', partition: 0, key: Buffer.from('k'), timestamp: 1_700_000_000_000 };
-    expect(chunks.flatMap(({ records }) => records)).toEqual([
+    expect(batchs.flatMap(({ records }) => records)).toEqual([
       { ...all, value: null, headers },
       { ...all, value: Buffer.from('v'), headers: [] },
     ]);
@@ -102,13 +106,13 @@ describe('chunks', () => {
     });
   });
 
-  it('cuts a chunk anew in its order, for the partition it was for', async () => {
-    const [chunk] = await chunksOf(
+  it('cuts a batch anew in its order, for the partition it was for', async () => {
+    const [batch] = await batchesOf(
       ['a', 'b', 'c'].map((text) => ({ ...record(text, 100), partition: undefined })),
       () => 3,
       limited(),
     );
-    expect(told(chunk!)).toBe('3: a b c');
-    expect(recut(chunk!, limited(BATCH_HEADER_BYTES + 2 * SIZE)).map(told)).toEqual(['3: a b', '3: c']);
+    expect(told(batch!)).toBe('3: a b c');
+    expect(recut(batch!, limited(BATCH_HEADER_BYTES + 2 * SIZE)).map(told)).toEqual(['3: a b', '3: c']);
   });
 });

@@ -1,5 +1,8 @@
 import 'reflect-metadata';
 import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Injectable, Module, type INestApplicationContext } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
@@ -21,6 +24,7 @@ import {
 import { HeadwaterModule } from '@headwater/core/nest';
 import { kafkaLog } from '@headwater/kafka';
 import { CommandHandler, Pivot, Saga, Step, Undo, sagas, type SagaRow, type SqlContext } from '@headwater/sagas';
+import { levelState } from '@headwater/state-level';
 import { eventually, testDatabase, uniqueName, type TestDatabase } from '@headwater/testing';
 import { readAll } from './bank.js';
 
@@ -183,6 +187,8 @@ let log: Log;
 let app: INestApplicationContext | undefined;
 const brokers = process.env['KAFKA_BROKERS']!.split(',');
 const captureName = uniqueName('trips');
+/** The instances of the sagas outlive the application. */
+const states = mkdtempSync(join(tmpdir(), 'headwater-trips-'));
 
 /** The whole application, or all but capture: then the replies of the participants stay in Postgres. */
 async function start(...roles: Role[]): Promise<void> {
@@ -195,7 +201,10 @@ async function start(...roles: Role[]): Promise<void> {
           log: kafkaLog({ brokers }),
           roles,
           instanceId: 'travel',
-          engines: [capture({ name: captureName, connectionString: database.url }), sagas()],
+          engines: [
+            capture({ name: captureName, connectionString: database.url }),
+            sagas({ openStore: levelState({ directory: states }) }),
+          ],
         }),
         HeadwaterModule.forFeature([TripAsked, HastyTripAsked, BookHotel, CancelHotel, BookCar, CancelCar, Effect]),
         HeadwaterModule.forFeature([BookFlight, CancelFlight, Pay, TripSaga, HastyTripSaga, Agency]),
@@ -224,6 +233,7 @@ afterAll(async () => {
   await log?.close();
   await sql?.close();
   await database?.drop();
+  rmSync(states, { recursive: true, force: true });
 });
 
 async function write(records: readonly OutRecord[]): Promise<void> {

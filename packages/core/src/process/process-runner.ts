@@ -249,7 +249,7 @@ export class ProcessRunner implements Running {
       processor: definition.name,
       topics: {
         needed: neededTopics(definition),
-        kept: [stateTopicOf(definition.name), parkedTopicOf(definition.name)],
+        internal: [stateTopicOf(definition.name), parkedTopicOf(definition.name)],
       },
       tenure,
       reader,

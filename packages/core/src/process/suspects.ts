@@ -14,21 +14,21 @@ export interface Verdict {
 /** The log refuses such a record whenever it is sent; no state of the cluster changes that. */
 const RECORD_FAULTS = new Set(['RECORD_TOO_LARGE', 'RECORD_INVALID', 'LOG_PARTITION_MISSING', 'LOG_TOPIC_MISSING']);
 
-/** What a processor's own topics and outputs are, to tell what a record is guilty of. */
+/** The topics of a processor, to tell what a record is guilty of. */
 export interface OwnTopics {
   /** That it waits for when they are missing. */
   readonly needed: readonly string[];
   /** That only the engine writes: what is wrong with them is no record's fault, but for its size. */
-  readonly kept: readonly string[];
+  readonly internal: readonly string[];
 }
 
-export function isRecordFault(error: unknown, { needed, kept }: OwnTopics): boolean {
+export function isRecordFault(error: unknown, { needed, internal }: OwnTopics): boolean {
   const code = errorCode(error) ?? '';
   if (!RECORD_FAULTS.has(code)) return false;
   if (code === 'RECORD_TOO_LARGE') return true;
   const topic = error instanceof HeadwaterError ? error.facts['topic'] : undefined;
   if (typeof topic !== 'string') return code !== 'LOG_TOPIC_MISSING';
-  return !kept.includes(topic) && !(code === 'LOG_TOPIC_MISSING' && needed.includes(topic));
+  return !internal.includes(topic) && !(code === 'LOG_TOPIC_MISSING' && needed.includes(topic));
 }
 
 /**

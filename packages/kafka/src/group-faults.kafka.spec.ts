@@ -100,6 +100,15 @@ class Giver {
   }
 }
 
+function block(ms: number): void {
+  const until = performance.now() + ms;
+  while (performance.now() < until);
+}
+
+function stallNamed(error: unknown): number {
+  return Number(/LOG_MEMBER_LOST.*This process stood still for (\d+) ms/.exec(String(error))?.[1]);
+}
+
 describe('a group in trouble', () => {
   it('S69 goes on in the next generation with offsets that were sent in the one before', async () => {
     const topic = await newTopic(log, 2);
@@ -232,6 +241,40 @@ describe('a group in trouble', () => {
       expect(new Set(zombie.errors.map((error) => errorCode(error)))).toEqual(new Set(['LOG_MEMBER_LOST'])),
     );
     await Promise.all([zombie.stop(), owner.stop()]);
+  });
+
+  it('S66 names the stall of a member also when a heartbeat was on its way', async () => {
+    const topic = await newTopic(log, 1);
+    const proxy = await openProxy();
+    const member = new Holder(openLog(proxy), { groupId: uniqueName('group'), topics: [topic] });
+    await member.holding(1);
+    proxy.decide = ({ apiName }) => (apiName === 'Heartbeat' ? { at: 'response', act: 'hold' } : undefined);
+    await proxy.strikes(1);
+    block(1_500);
+    await eventually(() => expect(member.errors).not.toEqual([]));
+    proxy.decide = () => undefined;
+    await proxy.release();
+    expect(stallNamed(member.errors[0])).toBeGreaterThan(1_400);
+    await member.stop();
+  });
+
+  it('S66 names the stall of a member whose last heartbeat was answered after it', async () => {
+    const topic = await newTopic(log, 1);
+    const proxy = await openProxy();
+    const member = new Holder(openLog(proxy), { groupId: uniqueName('group'), topics: [topic] });
+    await member.holding(1);
+    let beats = 0;
+    proxy.decide = ({ apiName }) => {
+      if (apiName !== 'Heartbeat') return undefined;
+      return beats++ === 0
+        ? { at: 'response', act: 'delay', ms: 0, onStrike: () => block(800) }
+        : { at: 'response', act: 'hold' };
+    };
+    await eventually(() => expect(member.errors).not.toEqual([]));
+    proxy.decide = () => undefined;
+    await proxy.release();
+    expect(stallNamed(member.errors[0])).toBeGreaterThan(700);
+    await member.stop();
   });
 
   it('S75 keeps partition n of all inputs on one member while three members come and go', async () => {

@@ -9,6 +9,7 @@ import {
 import type { Lane } from './lane.js';
 import { GROUP } from './requests/call.js';
 import { heartbeat } from './requests/group.js';
+import { Standstill } from './standstill.js';
 import { aborted, wait } from './wait.js';
 import type { Wire } from './wire.js';
 
@@ -45,37 +46,40 @@ const EAGER_FOR_MS = 1_000;
  * session to end its work would be thrown out. Resolves with the loss of the place, when it was lost.
  */
 export async function heartbeats(wire: Wire, lane: Lane, held: Held): Promise<Loss | undefined> {
+  const standstill = new Standstill();
+  try {
+    return await beating(wire, lane, held, standstill);
+  } finally {
+    standstill.stop();
+  }
+}
+
+async function beating(wire: Wire, lane: Lane, held: Held, standstill: Standstill): Promise<Loss | undefined> {
   const { tenure, sessionTimeoutMs, onRebalance, settled } = held;
   const calmMs = Math.min(HEARTBEAT_MS, sessionTimeoutMs / 5);
-  let answeredAt = performance.now();
-  let stalledMs = 0;
-  let last = { generation: tenure.generation, since: answeredAt };
+  let answered = { at: performance.now(), stalledMs: 0 };
+  let last = { generation: tenure.generation, since: answered.at };
   while (!settled.aborted) {
     const restedAt = performance.now();
     if (last.generation !== tenure.generation) last = { generation: tenure.generation, since: restedAt };
     const everyMs = restedAt - last.since < EAGER_FOR_MS ? Math.min(EAGER_HEARTBEAT_MS, calmMs) : calmMs;
     await wait(everyMs, settled);
     if (settled.aborted) break;
-    const sentAt = performance.now();
-    stalledMs += Math.max(0, sentAt - restedAt - everyMs);
-    const leftMs = sessionTimeoutMs - (sentAt - answeredAt);
+    const sent = { at: performance.now(), stalledMs: standstill.ms };
+    const leftMs = sessionTimeoutMs - (sent.at - answered.at);
     const { generation } = tenure;
     const answer = leftMs <= 0 ? undefined : beat(wire, lane, tenure.membership, leftMs);
     const error = answer && (await answerWithin(leftMs, answer, settled));
     // The group may be in the next generation, and the answer to the join on its way.
     const isLate = tenure.joining || tenure.generation !== generation;
     const isKnown = error === 0 || error === REBALANCE_IN_PROGRESS || (error === ILLEGAL_GENERATION && isLate);
-    if (isKnown) {
-      answeredAt = sentAt;
-      stalledMs = 0;
-    }
-    // What came later than its timer would have ended the wait for it.
-    stalledMs += Math.max(0, performance.now() - sentAt - Math.max(0, leftMs));
+    if (isKnown) answered = sent;
     if (error === REBALANCE_IN_PROGRESS && !isLate) onRebalance();
     // The broker has given the partitions away after this time, heard or not. The clock is monotonic and counts a stopped process.
-    const silentMs = performance.now() - answeredAt;
+    const silentMs = performance.now() - answered.at;
     const fenced = error !== undefined && !isKnown && isMemberFenced(error);
     if (fenced || silentMs >= sessionTimeoutMs) {
+      const stalledMs = standstill.ms - answered.stalledMs;
       tenure.end();
       await aborted(settled);
       return { error: fenced ? error : undefined, silentMs, stalledMs };

@@ -71,6 +71,7 @@ const FATAL_SQLSTATE = /^(28|3D|42(?!710))...$/;
 const FATAL_LOG: ReadonlySet<string> = new Set([
   'KAFKA_AUTHENTICATION_FAILED',
   'KAFKA_CERTIFICATE_UNTRUSTED',
+  'KAFKA_TOO_NEW',
   'KAFKA_TOO_OLD',
   'LOG_TOPIC_MISMATCH',
 ]);

@@ -11,6 +11,7 @@ import { KafkaError, refused } from './kafka.errors.js';
 import { abortOpenTransaction, openTransactions } from './open-transactions.js';
 import { describeTopics } from './requests/admin.js';
 import { GROUP } from './requests/call.js';
+import { apiVersions } from './requests/cluster.js';
 import { EARLIEST, LATEST, listOffsets } from './requests/fetch.js';
 import { offsetFetch } from './requests/group.js';
 import { firstAtOrAfter } from './offsets-for-time.js';
@@ -63,7 +64,8 @@ export class KafkaAdmin implements LogAdmin {
   }
 
   async abilities(): Promise<{ readonly endsByEpoch: boolean }> {
-    return { endsByEpoch: await this.#wire.hasTransactionVersion2() };
+    const { transactionVersion } = await this.#wire.ask(apiVersions());
+    return { endsByEpoch: transactionVersion >= 2 };
   }
 
   async partitionCounts(topics: readonly string[]): Promise<ReadonlyMap<string, number>> {

@@ -5,6 +5,33 @@ import { describeLog } from '@headwater/testing/log-suite';
 import { committedRecords, newTopic, texts, unique } from './broker.testing.js';
 import { kafkaLog } from './kafka-log.js';
 import { kafkaUnderTest } from './kafka-under-test.testing.js';
+import { kafkajsClient } from './kafkajs-hook.js';
+import { flexible, readError } from './requests/call.js';
+import { Wire } from './wire.js';
+
+const UPGRADE = 1;
+const SAFE_DOWNGRADE = 2;
+
+/** As `kafka-features.sh upgrade|downgrade --feature transaction.version=…` does on a running cluster. */
+async function setTransactionVersion(brokers: readonly string[], level: number, how: number): Promise<void> {
+  const wire = new Wire(kafkajsClient({ brokers, clientId: 'features' }).connections, {
+    brokers,
+    requestTimeoutMs: 10_000,
+  });
+  const updateFeatures = flexible(
+    57,
+    'UpdateFeatures',
+    1,
+    (body) => {
+      body.int32(10_000);
+      body.compactArray([level], (wanted) => body.compactString('transaction.version').int16(wanted).int8(how).tags());
+      body.bool(false).tags();
+    },
+    readError,
+  );
+  expect(await wire.ask(updateFeatures)).toEqual({ error: 0 });
+  await wire.close();
+}
 
 describe.each([
   { version: KAFKA_VERSIONS.oldest, transactions: 1 },
@@ -92,6 +119,36 @@ describe.each([
           }));
       }
     }
+
+    // The oldest knows no other version.
+    if (transactions === 2)
+      it('goes on while the cluster changes transaction.version, by the version of its epoch until it is fenced', () => {
+        const ends: number[] = [];
+        const noted: Decide = ({ apiName, version }) => {
+          if (apiName === 'EndTxn') ends.push(version);
+          return undefined;
+        };
+        const changed = async (level: number, how: number) => {
+          await setTransactionVersion(cluster.brokers, level, how);
+          await eventually(async () => expect((await log.admin.abilities()).endsByEpoch).toBe(level === 2));
+        };
+        return behind(noted, async () => {
+          const transacts = async (value: string) =>
+            expect(await writer.transact(one(value))).toMatchObject({ outcome: 'committed' });
+          await transacts('v2');
+          await changed(1, SAFE_DOWNGRADE);
+          await transacts('still v2');
+          await writer.fence();
+          await transacts('v1');
+          expect(await writer.begin().abort()).toMatchObject({ outcome: 'aborted' });
+          await changed(2, UPGRADE);
+          await transacts('still v1');
+          await writer.fence();
+          await transacts('v2 again');
+          expect(ends).toEqual([5, 5, 3, 3, 5]);
+          expect(await committed()).toEqual(['v2', 'still v2', 'v1', 'still v1', 'v2 again']);
+        });
+      });
 
     it('S43 keeps the outcome of the next transaction its own when an EndTxn arrives in its middle', () => {
       let fenced = false;

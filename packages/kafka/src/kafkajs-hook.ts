@@ -4,6 +4,7 @@ import tls from 'node:tls';
 import kafkajs from 'kafkajs';
 import type { ISocketFactory, Kafka } from 'kafkajs';
 import { KafkaError } from './kafka.errors.js';
+import type { SpokenVersions } from './requests/cluster.js';
 import { kafkajsSasl, type SaslOptions } from './sasl.js';
 
 const SUPPORTED = '2.2.4';
@@ -25,7 +26,9 @@ export interface Connection {
   authenticate(): Promise<void>;
   nextCorrelationId(): number;
   rejectRequests(error: Error): void;
-  setVersions(versions: Readonly<Record<number, { minVersion: number; maxVersion: number }>>): void;
+  /** As `setVersions` was told. */
+  readonly versions: SpokenVersions | null;
+  setVersions(versions: SpokenVersions): void;
   setSupportAuthenticationProtocol(supported: boolean): void;
 }
 

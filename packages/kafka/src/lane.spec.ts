@@ -23,12 +23,15 @@ class WatchedPool extends BufferPool {
   }
 }
 
+const ECHO = 3;
+const API_VERSIONS = 18;
+
 /** Asks for its text back. */
-const echo = (text: string): Call<string> =>
+const echo = (text: string, apiVersion = 1): Call<string> =>
   flexible(
-    3,
+    ECHO,
     'Echo',
-    0,
+    apiVersion,
     (body) => body.compactString(text),
     (answer) => answer.compactString()!,
     { capacity: text.length },
@@ -39,11 +42,17 @@ let address: Address;
 let sockets: net.Socket[];
 /** What the broker does with a frame; it may answer with its text. */
 let onFrame: (text: string, answer: () => void) => void;
+/** The versions of Echo that the broker says it speaks. */
+let spoken: { from: number; to: number } | undefined;
+/** What it answers to ApiVersions instead. */
+let refusal: number | undefined;
 let buffers: WatchedPool;
 let lane: Lane;
 beforeEach(async () => {
   sockets = [];
   onFrame = (_, answer) => answer();
+  spoken = { from: 1, to: 1 };
+  refusal = undefined;
   server = net.createServer((socket) => {
     sockets.push(socket);
     let bytes = Buffer.alloc(0);
@@ -53,6 +62,10 @@ beforeEach(async () => {
       while (bytes.length >= 4 && bytes.length >= 4 + bytes.readInt32BE(0)) {
         const frame = bytes.subarray(4, 4 + bytes.readInt32BE(0));
         bytes = bytes.subarray(4 + frame.length);
+        if (frame.readInt16BE(0) === API_VERSIONS) {
+          socket.write(new ByteWriter().bytes(versionsAnswer(frame.readInt32BE(4))).done());
+          continue;
+        }
         const text = frame.toString('utf8').replace(/^.*?lane\0/su, '');
         onFrame(text, () => {
           const answer = new ByteWriter()
@@ -78,7 +91,42 @@ afterEach(async () => {
   await once(server, 'close');
 });
 
+function versionsAnswer(correlationId: number): Buffer {
+  const answer = new ByteWriter().int32(correlationId).int16(refusal ?? 0);
+  // As version 0 has it: what a broker answers that does not know the version asked.
+  if (refusal !== undefined) return answer.array([0], () => answer.int16(API_VERSIONS).int16(0).int16(2)).done();
+  answer.compactArray(spoken === undefined ? [] : [spoken], ({ from, to }) =>
+    answer.int16(ECHO).int16(from).int16(to).tags(),
+  );
+  return answer.int32(0).tags().done();
+}
+
 describe('Lane', () => {
+  it('sends no request in a version that its broker does not speak, and learns with each connection which those are', async () => {
+    await expect(lane.send(address, echo('older', 2))).rejects.toMatchObject({
+      code: 'KAFKA_TOO_OLD',
+      message: expect.stringContaining(
+        `broker 127.0.0.1:${address.port} is too old: Echo v2 is needed, and it ends at v1. Upgrade it to Kafka 3.2 or later.`,
+      ),
+    });
+    spoken = undefined;
+    await expect(lane.send(address, echo('unknown'))).rejects.toThrow('and it does not know it');
+    spoken = { from: 2, to: 3 };
+    await expect(lane.send(address, echo('newer'))).rejects.toMatchObject({
+      code: 'KAFKA_TOO_NEW',
+      message: expect.stringContaining('speaks Echo from v2 on, and v1 is what this Headwater speaks'),
+    });
+    expect(await lane.send(address, echo('upgraded', 2))).toBe('upgraded');
+    refusal = 35;
+    lane.cut();
+    await expect(lane.send(address, echo('ancient'))).rejects.toThrow(
+      'is too old: ApiVersions v3 is needed, and it does not speak it',
+    );
+    refusal = 33;
+    await expect(lane.send(address, echo('refused'))).rejects.toMatchObject({ code: 'KAFKA_REFUSED' });
+    expect(buffers.out.size).toBe(0);
+  });
+
   it('uses the memory of a request again once that is answered, also of many at once', async () => {
     const texts = Array.from({ length: 20 }, (_, n) => `${n}`.repeat(50_000));
     expect(await Promise.all(texts.map((text) => lane.send(address, echo(text))))).toEqual(texts);

@@ -1,9 +1,9 @@
 import { errorCode, errorMessage, type BufferPool } from '@headwater/core';
 import { ByteWriter } from './bytes.js';
-import { KafkaError } from './kafka.errors.js';
+import { KafkaError, UNSUPPORTED_VERSION, refused } from './kafka.errors.js';
 import type { Connection, ConnectionBuilder } from './kafkajs-hook.js';
 import type { Call } from './requests/call.js';
-import { API_VERSIONS } from './requests/cluster.js';
+import { apiVersions, type SpokenVersions } from './requests/cluster.js';
 
 /** Room for the header of a request, and for most bodies. */
 const FRAME_BYTES = 4_000;
@@ -13,11 +13,12 @@ export interface Address {
   readonly port: number;
 }
 
-export type Versions = Readonly<Record<number, { minVersion: number; maxVersion: number }>>;
+/** As long as kafkajs gives a connection. */
+const GREETING_TIMEOUT_MS = 3_000;
 
 /**
  * Connections of one owner, one per broker. A broker answers a connection strictly in order, so a long poll on a shared one would hold
- * back everybody else.
+ * back everybody else. Each connection asks its broker which versions it speaks (KIP-35): brokers of one cluster differ while it is upgraded.
  */
 export class Lane {
   readonly #builder: ConnectionBuilder;
@@ -32,15 +33,14 @@ export class Lane {
     this.#buffers = buffers;
   }
 
-  /** Rejects when the answer did not come: the request may have been done or not. */
-  async send<T>(address: Address, call: Call<T>, versions?: Versions): Promise<T> {
+  /** Rejects when the answer did not come: the request may have been done or not; with KAFKA_TOO_OLD or KAFKA_TOO_NEW it was not sent. */
+  async send<T>(address: Address, call: Call<T>): Promise<T> {
     const key = `${address.host}:${address.port}`;
     let connection: Connection | undefined;
     try {
       connection = await this.#connection(key, address);
-      if (versions !== undefined) connection.setVersions(versions);
-      if (connection.sasl && !connection.isAuthenticated() && call.apiKey !== API_VERSIONS)
-        await connection.authenticate();
+      assertSpoken(connection.versions!, call, key);
+      if (connection.sasl && !connection.isAuthenticated()) await connection.authenticate();
       return call.decode(await this.#exchange(connection, key, call));
     } catch (cause) {
       // After a time-out the late answer would hold up the line: the next request gets a new connection.
@@ -104,7 +104,7 @@ export class Lane {
       this.#forget(key, connection);
       return this.#connection(key, address);
     }
-    const connecting = this.#connect(address);
+    const connecting = this.#connect(key, address);
     this.#connections.set(key, connecting);
     try {
       return await connecting;
@@ -114,12 +114,18 @@ export class Lane {
     }
   }
 
-  async #connect(address: Address): Promise<Connection> {
+  async #connect(key: string, address: Address): Promise<Connection> {
     const { pool } = await this.#builder.build(address);
     const connection = pool[0]!;
     connection.setSupportAuthenticationProtocol(true);
     try {
       await connection.connect();
+      // The only request that needs no authentication, which needs its answer.
+      const greeting = { ...apiVersions(), timeoutMs: GREETING_TIMEOUT_MS };
+      const { error, versions } = greeting.decode(await this.#exchange(connection, key, greeting));
+      if (error === UNSUPPORTED_VERSION) throw tooOld(key, greeting, 'does not speak it');
+      if (error !== 0) throw refused('ApiVersions', error, { broker: key });
+      connection.setVersions(versions);
     } catch (error) {
       end(connection);
       throw error;
@@ -144,6 +150,30 @@ function end(connection: Connection): void {
   connection.rejectRequests(new Error('Connection given up'));
   connection.disconnect().catch(() => undefined);
   connection.socket?.destroy();
+}
+
+/** No request is sent in another version than the one that is written and read here. */
+function assertSpoken(versions: SpokenVersions, call: Call<unknown>, broker: string): void {
+  const { apiKey, apiName, apiVersion } = call;
+  const { minVersion, maxVersion } = versions[apiKey] ?? NONE;
+  if (apiVersion > maxVersion)
+    throw tooOld(broker, call, maxVersion < 0 ? 'does not know it' : `ends at v${maxVersion}`);
+  if (apiVersion >= minVersion) return;
+  throw new KafkaError(
+    'KAFKA_TOO_NEW',
+    `broker ${broker} speaks ${apiName} from v${minVersion} on, and v${apiVersion} is what this Headwater speaks. Upgrade Headwater.`,
+    { facts: { broker, request: apiName, apiVersion, minVersion } },
+  );
+}
+
+const NONE = { minVersion: 0, maxVersion: -1 };
+
+function tooOld(broker: string, { apiName, apiVersion }: Call<unknown>, found: string): KafkaError {
+  return new KafkaError(
+    'KAFKA_TOO_OLD',
+    `broker ${broker} is too old: ${apiName} v${apiVersion} is needed, and it ${found}. Upgrade it to Kafka 3.2 or later.`,
+    { facts: { broker, request: apiName, apiVersion } },
+  );
 }
 
 export function closedError(): KafkaError {

@@ -139,7 +139,7 @@ export class KafkaTransaction implements LogTransaction {
     const transactionalId = this.#transactionalId;
     let lost = false;
     try {
-      const version2 = await this.#wire.hasTransactionVersion2();
+      const { version2 } = this.#producer!;
       const call = endTxn(version2 ? 5 : 3, this.#identity(), how);
       // With transaction.version 2 a repeated EndTxn is answered truly, because every transaction has its own epoch. Without it the
       // answer to a repetition could tell of something else.
@@ -172,7 +172,7 @@ export class KafkaTransaction implements LogTransaction {
     if (this.#failure !== undefined) throw this.#failure.cause;
     if (records.length === 0) return undefined;
     const nowMs = Date.now();
-    const version2 = await this.#wire.hasTransactionVersion2();
+    const { version2 } = this.#producer!;
     const packer = await this.#wire.packer();
     const partitionOf = (record: OutRecord) => choosePartition(this.#wire, record, this.#remainingMs());
     const batches = await batchesOf(records, partitionOf, this.#wire.batchLimits);
@@ -215,7 +215,7 @@ export class KafkaTransaction implements LogTransaction {
   }
 
   async #commitOffsets({ membership, offsets }: GroupOffsets): Promise<void> {
-    const version2 = await this.#wire.hasTransactionVersion2();
+    const { version2 } = this.#producer!;
     if (!version2) await this.#quiet(); // one request that adds to the transaction at a time
     if (this.#failure !== undefined) return;
     this.#openedAt ??= performance.now();

@@ -2,6 +2,7 @@ import { refused } from './kafka.errors.js';
 import type { Lane } from './lane.js';
 import { ProducerEpoch } from './producer-epoch.js';
 import { TRANSACTION } from './requests/call.js';
+import { apiVersions } from './requests/cluster.js';
 import { initProducerId } from './requests/transaction.js';
 import type { Wire } from './wire.js';
 
@@ -29,14 +30,20 @@ export class TransactionalProducer {
   ): Promise<void> {
     const { transactionalId } = this;
     const current = how === 'unless-taken' ? this.#current : undefined;
+    // Asked for every time: a cluster is upgraded while its clients go on.
+    const cluster = await at.wire.anyAnswer(apiVersions(), at);
     const call = initProducerId(transactionalId, at.timeoutMs, current);
     const answer = await at.wire.coordinated(TRANSACTION, transactionalId, call, at.lane, at);
     if (answer.error !== 0) throw refused('InitProducerId', answer.error, { transactionalId });
-    this.becomes(answer);
+    this.becomes(answer, cluster.transactionVersion >= 2);
   }
 
-  becomes(next: { readonly producerId: bigint; readonly epoch: number }): void {
-    this.#current = new ProducerEpoch(next);
+  /** `version2`: as before unless told. */
+  becomes(
+    next: { readonly producerId: bigint; readonly epoch: number },
+    version2 = this.#current?.version2 ?? false,
+  ): void {
+    this.#current = new ProducerEpoch(next, version2);
   }
 
   forget(): void {

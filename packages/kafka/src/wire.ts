@@ -1,6 +1,5 @@
 import { BufferPool, errorMessage, type TopicPartition } from '@headwater/core';
 import { BatchLimits } from './batch-limits.js';
-import { capabilitiesOf, type Capabilities } from './capabilities.js';
 import { packer, type Compression, type Packer } from './codecs.js';
 import {
   COORDINATOR_NOT_AVAILABLE,
@@ -11,9 +10,9 @@ import {
   refused,
 } from './kafka.errors.js';
 import type { ConnectionBuilder } from './kafkajs-hook.js';
-import { Lane, closedError, type Address, type Versions } from './lane.js';
+import { Lane, closedError, type Address } from './lane.js';
 import type { Answer, Call, CoordinatorType } from './requests/call.js';
-import { apiVersions, findCoordinator, metadata } from './requests/cluster.js';
+import { findCoordinator, metadata } from './requests/cluster.js';
 import { wait } from './wait.js';
 
 /** Above nearly every request. */
@@ -32,7 +31,7 @@ export interface PatienceOptions {
   readonly onLost?: (cause: unknown) => void;
 }
 
-/** What everybody on one cluster shares: addresses, leaders, coordinators, what the brokers can. No I/O before first use. */
+/** What everybody on one cluster shares: addresses, leaders, coordinators. No I/O before first use. */
 export class Wire {
   readonly requestTimeoutMs: number;
   readonly closing = new AbortController();
@@ -51,7 +50,6 @@ export class Wire {
   readonly #topicIds = new Map<string, string>();
   readonly #coordinators = new Map<string, number>();
   readonly #compression: Compression | undefined;
-  #capabilities: Promise<Capabilities> | undefined;
   #packer: Promise<Packer | undefined> | undefined;
   #turn = 0;
 
@@ -98,11 +96,6 @@ export class Wire {
     if (this.closing.signal.aborted) throw closedError();
   }
 
-  /** True when producing and committing offsets add to the transaction by themselves and every transaction has its own epoch (KIP-890). */
-  async hasTransactionVersion2(): Promise<boolean> {
-    return (await this.#capable()).transactionVersion >= 2;
-  }
-
   /** What the writers compress their batches with; undefined: they do not. Rejects with LOG_CODEC_MISSING. */
   packer(): Promise<Packer | undefined> {
     this.#packer ??= this.#compression === undefined ? Promise.resolve(undefined) : packer(this.#compression);
@@ -110,16 +103,26 @@ export class Wire {
   }
 
   async send<T>(nodeId: number, call: Call<T>, lane: Lane = this.#shared): Promise<T> {
-    const { versions } = await this.#capable();
     const address = this.#brokers.get(nodeId);
     if (address === undefined) throw new Error(`broker ${nodeId} is not in the metadata`);
-    return lane.send(address, call, versions);
+    return lane.send(address, call);
   }
 
   /** Asks one broker after the other, the known ones first, until one answers. */
   async ask<T>(call: Call<T>): Promise<T> {
-    const { versions } = await this.#capable();
-    return this.#firstAnswer(call, versions);
+    const addresses = [...this.#brokers.values(), ...this.#seeds];
+    let last: unknown;
+    for (let tried = 0; tried < addresses.length; tried++) {
+      this.assertOpen();
+      try {
+        return await this.#shared.send(addresses[this.#turn % addresses.length]!, call);
+      } catch (error) {
+        if (error instanceof KafkaError) throw error;
+        last = error;
+        this.#turn++;
+      }
+    }
+    throw unreachable(call.apiName, addresses.map(({ host, port }) => `${host}:${port}`).join(', '), last);
   }
 
   /** The brokers as last seen; all of them after a `refresh`. */
@@ -265,34 +268,6 @@ export class Wire {
       onLost?.(error);
       throw error;
     }
-  }
-
-  async #firstAnswer<T>(call: Call<T>, versions?: Versions): Promise<T> {
-    const addresses = [...this.#brokers.values(), ...this.#seeds];
-    let last: unknown;
-    for (let tried = 0; tried < addresses.length; tried++) {
-      this.assertOpen();
-      try {
-        return await this.#shared.send(addresses[this.#turn % addresses.length]!, call, versions);
-      } catch (error) {
-        if (error instanceof KafkaError) throw error;
-        last = error;
-        this.#turn++;
-      }
-    }
-    throw unreachable(call.apiName, addresses.map(({ host, port }) => `${host}:${port}`).join(', '), last);
-  }
-
-  #capable(): Promise<Capabilities> {
-    this.#capabilities ??= this.#detect().catch((error: unknown) => {
-      this.#capabilities = undefined;
-      throw error;
-    });
-    return this.#capabilities;
-  }
-
-  async #detect(): Promise<Capabilities> {
-    return capabilitiesOf(await this.#firstAnswer(apiVersions()));
   }
 }
 

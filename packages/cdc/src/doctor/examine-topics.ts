@@ -19,10 +19,10 @@ export async function examineTopics(options: ResolvedOptions): Promise<Finding[]
   try {
     return diagnoseTopics(await readTopics(options));
   } catch (error) {
-    const tooOld = errorCode(error) === 'KAFKA_TOO_OLD';
+    const isOfVersion = ['KAFKA_TOO_OLD', 'KAFKA_TOO_NEW'].includes(errorCode(error) ?? '');
     return [
-      tooOld
-        ? fault('kafka version', `${errorMessage(error)}`, 'Or point "kafka" to brokers that are new enough.')
+      isOfVersion
+        ? fault('kafka version', `${errorMessage(error)}`, 'Or point "kafka" to brokers that fit.')
         : fault(
             'kafka',
             `the brokers cannot be asked: ${errorMessage(error)}`,

@@ -1,38 +1,42 @@
 import type { ByteReader } from '../bytes.js';
 import { flexible, readError, type Answer, type Call, type CoordinatorType } from './call.js';
 
-export interface ApiVersions extends Answer {
-  readonly versions: ReadonlyMap<number, { readonly minVersion: number; readonly maxVersion: number }>;
-  readonly features: ReadonlyMap<string, number>;
-}
+/** By the number of the request. */
+export type SpokenVersions = Readonly<Record<number, { readonly minVersion: number; readonly maxVersion: number }>>;
 
-/** The only request that needs no authentication. */
-export const API_VERSIONS = 18;
+/** What one broker speaks, and the features of the cluster as far as it knows them. */
+export interface ApiVersions extends Answer {
+  readonly versions: SpokenVersions;
+  readonly transactionVersion: number;
+}
 
 export function apiVersions(): Call<ApiVersions> {
   return flexible(
-    API_VERSIONS,
+    18,
     'ApiVersions',
     3,
     (body) => body.compactString('headwater').compactString('0.1.0').tags(),
     (answer) => {
       const error = answer.int16();
-      const versions = new Map<number, { minVersion: number; maxVersion: number }>();
+      const versions: Record<number, { minVersion: number; maxVersion: number }> = {};
+      let transactionVersion = 0;
+      // Who does not know this version answers in the oldest one.
+      if (error !== 0) return { error, versions, transactionVersion };
       answer.compactArray(() => {
-        versions.set(answer.int16(), { minVersion: answer.int16(), maxVersion: answer.int16() });
+        versions[answer.int16()] = { minVersion: answer.int16(), maxVersion: answer.int16() };
         answer.tags();
       });
       answer.int32();
-      const features = new Map<string, number>();
       answer.tags((tag) => {
         if (tag !== 2) return; // 2: finalized features
         answer.compactArray(() => {
-          features.set(answer.compactString() ?? '', answer.int16());
+          const [feature, level] = [answer.compactString(), answer.int16()];
+          if (feature === 'transaction.version') transactionVersion = level;
           answer.int16();
           answer.tags();
         });
       });
-      return { error, versions, features };
+      return { error, versions, transactionVersion };
     },
     { plainHeader: true },
   );

@@ -1,6 +1,12 @@
+import { HeadwaterError } from '../errors/headwater.error.js';
 import type { Log, LogRecord } from './log.js';
 
-/** Calls `take` for every record that is committed now, from `from` on (default: all of the log), in order per partition. Rejects when the topic is missing. */
+const PATIENCE_MS = 30_000;
+
+/**
+ * Calls `take` for every record that is committed now, from `from` on (default: all of the log), in order per partition. Rejects when the topic is
+ * missing; with LOG_READ_STALLED when nothing more came for 30 seconds although there is more.
+ */
 export async function readCommitted(
   log: Log,
   topic: string,
@@ -17,7 +23,9 @@ export async function readCommitted(
       reader.seek(topic, partition, first);
     }
     while (ends.size > 0) {
-      for (const { partition, records, nextOffset } of await reader.poll()) {
+      const batches = await reader.poll({ maxWaitMs: PATIENCE_MS });
+      if (batches.length === 0) throw stalled(topic, [...ends.keys()]);
+      for (const { partition, records, nextOffset } of batches) {
         const end = ends.get(partition);
         if (end === undefined) continue;
         for (const record of records) if (record.offset < end) take(record);
@@ -29,4 +37,12 @@ export async function readCommitted(
   } finally {
     await reader.close();
   }
+}
+
+function stalled(topic: string, partitions: readonly number[]): HeadwaterError {
+  return new HeadwaterError(
+    'LOG_READ_STALLED',
+    `nothing more of ${topic}, partition ${partitions.join(', ')}, could be read for ${PATIENCE_MS / 1_000} s, although there is more. Check the brokers that lead it, then read again.`,
+    { retryable: true, facts: { topic, partitions } },
+  );
 }

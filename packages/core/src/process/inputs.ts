@@ -20,9 +20,10 @@ const WATCH_MS = 1_000;
 
 /**
  * Refuses topics that do not fit each other or the state, before the group is joined; then makes what is missing of its own: the control topic, so that
- * a processor from before there was one goes on, and the parked topic, without which nothing could be set aside.
+ * a processor from before there was one goes on, and the parked topic, without which nothing could be set aside. Says so when the processor never ran:
+ * its name is its identity, and under a new one it handles everything again.
  */
-export async function prepareTopics(log: Log, definition: ProcessorDefinition): Promise<void> {
+export async function prepareTopics(log: Log, definition: ProcessorDefinition, logger: Logger): Promise<void> {
   const { name, inputs, outputs = [] } = definition;
   const own = [controlTopicOf(name), parkedTopicOf(name)];
   const state = stateTopicOf(name);
@@ -31,7 +32,12 @@ export async function prepareTopics(log: Log, definition: ProcessorDefinition): 
   if (missing.length > 0) throw topicMissing(name, missing);
   // Once it has run, the state tells which of them was changed.
   const hasRun = (await log.admin.offsets(state)).some(({ high }) => high > 0);
-  if (!hasRun) expectEqualCounts(name, inputs, counts);
+  if (!hasRun) {
+    expectEqualCounts(name, inputs, counts);
+    logger.log(
+      `processor ${name} has never run: it begins with the earliest records of ${inputs.join(', ')}. If it ran under another name, give it that name again.`,
+    );
+  }
   const partitions = counts.get(state)!;
   for (const topic of inputs)
     if (counts.get(topic) !== partitions) throw partitionsChanged(name, topic, partitions, counts.get(topic)!);

@@ -1,5 +1,6 @@
 import { backoffMs, type Clock } from '../clock/clock.js';
 import { HeadwaterError, errorCode } from '../errors/headwater.error.js';
+import type { Logger } from '../lifecycle/running.js';
 import type { GroupOptions, Log, LogGroup, Tenure } from '../log/log.js';
 import { prepareTopics } from './inputs.js';
 import { groupOf, type ProcessorDefinition } from './processor.js';
@@ -16,6 +17,7 @@ const HALTS = new Set([
 
 export interface MemberOptions {
   readonly log: Log;
+  readonly logger: Logger;
   readonly clock: Clock;
   readonly group: Omit<GroupOptions, 'groupId' | 'topics'>;
   readonly work: (tenure: Tenure) => Promise<void>;
@@ -49,11 +51,11 @@ export class Member {
   }
 
   async #run(): Promise<void> {
-    const { log, clock, group, onFailure, onEnd } = this.#options;
+    const { log, logger, clock, group, onFailure, onEnd } = this.#options;
     const stopping = this.#stopping.signal;
     for (let attempt = 1; !stopping.aborted; attempt++) {
       try {
-        await prepareTopics(log, this.#definition);
+        await prepareTopics(log, this.#definition, logger);
         if (stopping.aborted) return;
         const groupId = groupOf(this.#definition.name);
         this.#group = log.group({ ...group, groupId, topics: inputsOf(this.#definition) });

@@ -115,6 +115,7 @@ export class ProcessRunner implements Running {
     this.#writer = options.log.writer({ transactionalId: `${groupId}.${options.instanceId ?? randomUUID()}` });
     this.#member = new Member(this.#definition, {
       log,
+      logger,
       clock: this.#clock,
       group: options.group ?? {},
       work: (tenure) => this.#work(tenure),

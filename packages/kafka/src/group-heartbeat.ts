@@ -25,6 +25,8 @@ export interface Loss {
 export interface Held {
   /** Ended here when the coordinator says so, or has been silent for a session. */
   readonly tenure: HeldTenure;
+  /** Who sends them: in the generation that was joined last, of which the tenure may not know yet. */
+  readonly seat: { readonly membership: Membership };
   readonly sessionTimeoutMs: number;
   /** The group asks its members to join again. */
   readonly onRebalance: () => void;
@@ -55,23 +57,24 @@ export async function heartbeats(wire: Wire, lane: Lane, held: Held): Promise<Lo
 }
 
 async function beating(wire: Wire, lane: Lane, held: Held, standstill: Standstill): Promise<Loss | undefined> {
-  const { tenure, sessionTimeoutMs, onRebalance, settled } = held;
+  const { tenure, seat, sessionTimeoutMs, onRebalance, settled } = held;
   const calmMs = Math.min(HEARTBEAT_MS, sessionTimeoutMs / 5);
   let answered = { at: performance.now(), stalledMs: 0 };
-  let last = { generation: tenure.generation, since: answered.at };
+  let last = { generation: seat.membership.generation, since: answered.at };
   while (!settled.aborted) {
     const restedAt = performance.now();
-    if (last.generation !== tenure.generation) last = { generation: tenure.generation, since: restedAt };
+    const { generation: reached } = seat.membership;
+    if (last.generation !== reached) last = { generation: reached, since: restedAt };
     const everyMs = restedAt - last.since < EAGER_FOR_MS ? Math.min(EAGER_HEARTBEAT_MS, calmMs) : calmMs;
     await wait(everyMs, settled);
     if (settled.aborted) break;
     const sent = { at: performance.now(), stalledMs: standstill.ms };
     const leftMs = sessionTimeoutMs - (sent.at - answered.at);
-    const { generation } = tenure;
-    const answer = leftMs <= 0 ? undefined : beat(wire, lane, tenure.membership, leftMs);
+    const { membership } = seat;
+    const answer = leftMs <= 0 ? undefined : beat(wire, lane, membership, leftMs);
     const error = answer && (await answerWithin(leftMs, answer, settled));
     // The group may be in the next generation, and the answer to the join on its way.
-    const isLate = tenure.joining || tenure.generation !== generation;
+    const isLate = tenure.joining || seat.membership.generation !== membership.generation;
     const isKnown = error === 0 || error === REBALANCE_IN_PROGRESS || (error === ILLEGAL_GENERATION && isLate);
     if (isKnown) answered = sent;
     if (error === REBALANCE_IN_PROGRESS && !isLate) onRebalance();

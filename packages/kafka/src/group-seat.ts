@@ -15,6 +15,8 @@ import { GROUP } from './requests/call.js';
 import { joinGroup, leaveGroup, syncGroup, type Joined } from './requests/group.js';
 import type { Wire } from './wire.js';
 
+/** The generation of who holds nothing. */
+const NONE = -1;
 const PROTOCOL = 'headwater-cooperative';
 
 export interface SeatOptions {
@@ -31,6 +33,8 @@ export class GroupSeat {
   readonly #wire: Wire;
   readonly #options: SeatOptions;
   #memberId = '';
+  /** The join that was answered last. */
+  #joined = { memberId: '', generation: NONE, opened: 0 };
 
   constructor(wire: Wire, options: SeatOptions) {
     this.#wire = wire;
@@ -44,15 +48,15 @@ export class GroupSeat {
 
   /**
    * One attempt to become a member of the next generation, which begins when all members have joined. `claims`: the partition numbers it holds,
-   * `generation`: that it was in, or -1.
-   * Undefined: the group asks to join again. Rejects with LOG_INSTANCE_FENCED or LOG_GROUP_FOREIGN when the place belongs to somebody else.
+   * `generation`: the last whose plan it got, or -1.
+   * Undefined: the group asks to join again. `missed`: the group has made a generation without it. Rejects with LOG_INSTANCE_FENCED or LOG_GROUP_FOREIGN when the place belongs to somebody else.
    */
   async join(
     claims: readonly number[],
     generation: number,
     lane: Lane,
     signal: AbortSignal,
-  ): Promise<Joined | undefined> {
+  ): Promise<Joined | 'missed' | undefined> {
     const { topics, ...options } = this.#options;
     const metadata = encodeSubscription(topics, claims, generation);
     const request = { ...options, memberId: this.#memberId, protocol: PROTOCOL, metadata };
@@ -64,21 +68,28 @@ export class GroupSeat {
     }
     if (!this.#admitted('JoinGroup', joined.error)) return undefined;
     this.#memberId = joined.memberId;
-    return joined;
+    const { opened } = lane;
+    // A generation without a plan lives in its coordinator's memory. Another coordinator, behind another connection, may have made one of that number.
+    const reached = this.#joined.opened === opened ? Math.max(generation, this.#joined.generation) : generation;
+    this.#joined = { memberId: joined.memberId, generation: joined.generation, opened };
+    return generation !== NONE && joined.generation > reached + 1 ? 'missed' : joined;
   }
 
-  /** Who the member is in the generation it joined. */
-  identity({ memberId, generation }: Joined): Membership {
+  /** Who the member is in the generation that it joined last. */
+  get membership(): Membership {
     const { groupId, instanceId } = this.#options;
+    const { memberId, generation } = this.#joined;
     return { groupId, memberId, generation, ...(instanceId === undefined ? {} : { instanceId }) };
   }
 
   /**
-   * What the generation gives the member. Undefined: the group asks to join again. `missed`: it knows nothing of this generation, which was lost
-   * with its coordinator; others may have made another one. `count` is asked only by the leader.
+   * What the generation that was joined gives the member, which is in the log then. Undefined: the group asks to join again. `missed`: it knows nothing
+   * of this generation, which was lost with its coordinator; others may have made another one, of the same number, too. `generation`: as for `join`.
+   * `count` is asked only by the leader.
    */
   async sync(
     joined: Joined,
+    generation: number,
     count: () => Promise<number>,
     lane: Lane,
     signal: AbortSignal,
@@ -86,10 +97,11 @@ export class GroupSeat {
     const { groupId, topics, rebalanceTimeoutMs } = this.#options;
     const plan = leads(joined) ? planned(joined, topics, await count()) : [];
     const timeoutMs = rebalanceTimeoutMs + this.#wire.requestTimeoutMs;
-    const call = syncGroup(this.identity(joined), PROTOCOL, plan, timeoutMs);
+    const call = syncGroup(this.membership, PROTOCOL, plan, timeoutMs);
     const synced = await this.#wire.coordinated(GROUP, groupId, call, lane, { deadlineMs: 30_000, signal });
     if (synced.error === ILLEGAL_GENERATION) return 'missed';
     if (!this.#admitted('SyncGroup', synced.error)) return undefined;
+    if (generation !== NONE && lane.opened !== this.#joined.opened) return 'missed';
     const assignment = decodeAssignment(synced.assignment);
     if (assignment === undefined) throw foreignGroup(groupId, 'it was given an assignment that no member of ours made');
     return assignment;

@@ -6,7 +6,6 @@ import { coPartitionCount } from './group-topics.js';
 import { errorName } from './error-names.js';
 import { FENCED_INSTANCE_ID, KafkaError } from './kafka.errors.js';
 import type { Lane } from './lane.js';
-import type { Joined } from './requests/group.js';
 import { aborted, wait } from './wait.js';
 import type { Wire } from './wire.js';
 
@@ -77,15 +76,14 @@ export class KafkaGroup implements LogGroup {
     while (!stopping.aborted) {
       try {
         await this.#count();
-        const joined = await this.#seat.join([], -1, this.#joinLane, stopping);
-        const given = joined && (await this.#sync(joined, stopping));
-        if (joined === undefined || given === undefined || given === 'missed') {
+        const given = await this.#join([], -1, stopping);
+        if (given === undefined || given === 'missed') {
           if (++attempts > EAGER_ATTEMPTS) await pause();
           continue;
         }
         attempts = 0;
         backoffMs = FIRST_BACKOFF_MS;
-        overdue = (await this.#hold(joined, given, work, onError)) === 'overdue' ? overdue + 1 : 0;
+        overdue = (await this.#hold(given, work, onError)) === 'overdue' ? overdue + 1 : 0;
         // Who is slower each time gets more time each time.
         if (overdue > 0) await wait(this.#graceMs(overdue), stopping);
       } catch (error) {
@@ -102,8 +100,14 @@ export class KafkaGroup implements LogGroup {
     return coPartitionCount(this.#wire, groupId, topics, this.#stopping.signal);
   }
 
-  #sync(joined: Joined, signal: AbortSignal): Promise<HandOver | 'missed' | undefined> {
-    return this.#seat.sync(joined, () => this.#count(), this.#joinLane, signal);
+  async #join(
+    claims: readonly number[],
+    generation: number,
+    signal: AbortSignal,
+  ): Promise<HandOver | 'missed' | undefined> {
+    const joined = await this.#seat.join(claims, generation, this.#joinLane, signal);
+    if (joined === undefined || joined === 'missed') return joined;
+    return this.#seat.sync(joined, generation, () => this.#count(), this.#joinLane, signal);
   }
 
   /** How long a member stays away that `overdue` times in a row did not give back in time: whoever got its partitions may need as long. */
@@ -115,30 +119,26 @@ export class KafkaGroup implements LogGroup {
    * From the first assignment to the end of the tenure: resolves when the work has settled and the group may be joined anew. `overdue`: it
    * left because it was asked for something and did not give it back in time.
    */
-  async #hold(
-    joined: Joined,
-    given: HandOver,
-    work: Work,
-    onError: (error: unknown) => void,
-  ): Promise<'settled' | 'overdue'> {
+  async #hold(given: HandOver, work: Work, onError: (error: unknown) => void): Promise<'settled' | 'overdue'> {
     const { sessionTimeoutMs, groupId, instanceId, topics } = this.#options;
     const stopping = this.#stopping.signal;
     const settled = new AbortController();
     const rejoining = new Rejoining();
+    const { membership } = this.#seat;
     const tenure = new HeldTenure(
-      this.#seat.identity(joined),
+      membership,
       topics,
       () => performance.now(),
       () => rejoining.wake(),
     );
-    tenure.accept(given);
+    tenure.accept(membership.generation, given);
     const stop = () => tenure.end();
     stopping.addEventListener('abort', stop);
     if (stopping.aborted) stop();
     // A join that waits at the broker, or at nobody, does not hold up the next tenure.
     tenure.signal.addEventListener('abort', () => this.#joinLane.cut(), { once: true });
     const onRebalance = () => rejoining.ask();
-    const held = { tenure, sessionTimeoutMs, onRebalance, settled: settled.signal };
+    const held = { tenure, seat: this.#seat, sessionTimeoutMs, onRebalance, settled: settled.signal };
     const beating = heartbeats(this.#wire, this.#beatLane, held);
     const keeping = this.#keep(tenure, rejoining, onError).catch((error: unknown) => ({ error }));
     await persist(tenure, work, onError);
@@ -193,13 +193,10 @@ export class KafkaGroup implements LogGroup {
   async #rejoin(tenure: HeldTenure, rejoining: Rejoining): Promise<'in' | 'missed'> {
     rejoining.begin();
     tenure.join();
-    const joined = await this.#seat.join(tenure.claims, tenure.generation, this.#joinLane, tenure.signal);
-    if (joined !== undefined && joined.generation > tenure.generation + 1) return 'missed';
-    if (joined !== undefined) tenure.renew(joined.generation);
-    const given = joined && (await this.#sync(joined, tenure.signal));
+    const given = await this.#join(tenure.claims, tenure.generation, tenure.signal);
     if (!this.#seat.isKnown || given === 'missed') return 'missed';
     if (given === undefined) rejoining.ask();
-    else tenure.accept(given);
+    else tenure.accept(this.#seat.membership.generation, given);
     return 'in';
   }
 

@@ -26,11 +26,17 @@ export class Lane {
   readonly #buffers: BufferPool;
   readonly #connections = new Map<string, Promise<Connection>>();
   #closed = false;
+  #opened = 0;
 
   constructor(builder: ConnectionBuilder, timeoutMs: number, buffers: BufferPool) {
     this.#builder = builder;
     this.#timeoutMs = timeoutMs;
     this.#buffers = buffers;
+  }
+
+  /** How many connections it has made: what one broker answers before and after came over the same one, while this did not change. */
+  get opened(): number {
+    return this.#opened;
   }
 
   /** Rejects when the answer did not come: the request may have been done or not; with KAFKA_TOO_OLD or KAFKA_TOO_NEW it was not sent. */
@@ -126,6 +132,7 @@ export class Lane {
       if (error === UNSUPPORTED_VERSION) throw tooOld(key, greeting, 'does not speak it');
       if (error !== 0) throw refused('ApiVersions', error, { broker: key });
       connection.setVersions(versions);
+      this.#opened++;
     } catch (error) {
       end(connection);
       throw error;

@@ -20,7 +20,8 @@ const tenureOf = (numbers: readonly number[], generation = 1) => {
   for (const share of tenure.shares) share.take();
   return { tenure, changes };
 };
-const accept = (tenure: HeldTenure, given: readonly number[]) => tenure.accept({ given, asked: [], coming: [] });
+const accept = (tenure: HeldTenure, given: readonly number[], generation = tenure.generation) =>
+  tenure.accept(generation, { given, asked: [], coming: [] });
 const numbers = (tenure: Tenure) => tenure.shares.map(({ partition }) => partition);
 const returning = (tenure: Tenure) => tenure.shares.filter(({ signal }) => signal.aborted).map((of) => of.partition);
 
@@ -30,8 +31,7 @@ describe('tenure', () => {
     expect(tenure.shares[1]!.partitions).toEqual(TOPICS.map((topic) => ({ topic, partition: 1 })));
     const [first, second] = tenure.shares as [Share, Share];
     tenure.join();
-    tenure.renew(2);
-    accept(tenure, [1, 2, 3]);
+    accept(tenure, [1, 2, 3], 2);
     expect([numbers(tenure), returning(tenure)]).toEqual([[0, 1, 2, 3], [0]]);
     expect(tenure.shares[1]).toBe(second);
     // Held until it is given back, whatever generation it is.
@@ -73,7 +73,7 @@ describe('tenure', () => {
 
   it('joins again for what it is asked for and does not hold: a former process of this static member has given it back', () => {
     const { tenure } = tenureOf([]);
-    tenure.accept({ given: [0], asked: [1, 2], coming: [] });
+    tenure.accept(1, { given: [0], asked: [1, 2], coming: [] });
     expect([tenure.claims, tenure.owing]).toEqual([[0], true]);
     tenure.join();
     expect(tenure.owing).toBe(false);
@@ -96,10 +96,10 @@ describe('tenure', () => {
 
   it('tells of what is coming, and when less is', async () => {
     const { tenure } = tenureOf([]);
-    tenure.accept({ given: [], asked: [], coming: [3] });
+    tenure.accept(1, { given: [], asked: [], coming: [3] });
     expect(tenure.coming).toEqual([3]);
     const less = tenure.next();
-    tenure.accept({ given: [], asked: [], coming: [] });
+    tenure.accept(1, { given: [], asked: [], coming: [] });
     await less;
     expect(tenure.coming).toEqual([]);
   });
@@ -107,7 +107,7 @@ describe('tenure', () => {
   it('stays where it ended', () => {
     const { tenure } = tenureOf([0], 3);
     tenure.end();
-    tenure.renew(4);
+    accept(tenure, [1], 4);
     expect(tenure.membership.generation).toBe(3);
   });
 
@@ -140,7 +140,7 @@ describe('tenure', () => {
     expect(await membership.renewed!(4)).toBe(false);
     tenure.join();
     const renewed = membership.renewed!(4);
-    tenure.renew(5);
+    accept(tenure, [0], 5);
     expect([await renewed, membership.generation]).toEqual([true, 5]);
     // Refused late, when it is in the next one already.
     expect(await membership.renewed!(4)).toBe(true);
@@ -161,15 +161,13 @@ describe('tenure', () => {
     })(tenure);
     const turn = () => new Promise((resolve) => setImmediate(resolve));
     // The next generation leaves it as it is.
-    tenure.renew(2);
-    accept(tenure, [0, 1]);
+    accept(tenure, [0, 1], 2);
     await turn();
     expect(seen.map(({ had }) => had)).toEqual([[0, 1]]);
     expect([seen[0]!.generation(), await seen[0]!.renewed()]).toEqual([2, true]);
     accept(tenure, [1]);
     await turn();
-    tenure.renew(3);
-    accept(tenure, [1, 2]);
+    accept(tenure, [1, 2], 3);
     await turn();
     expect(seen.map(({ had }) => had)).toEqual([[0, 1], [1], [1, 2]]);
     expect(await Promise.all(seen.map(async (of) => [of.generation(), await of.renewed()]))).toEqual([
@@ -244,8 +242,7 @@ class Group {
     const asked = tenure.shares.find(({ signal }) => signal.aborted);
     if (asked !== undefined && this.#random.chance(0.5)) asked.release();
     else if (member.given !== undefined) {
-      tenure.renew(this.#generation);
-      tenure.accept(member.given);
+      tenure.accept(this.#generation, member.given);
       for (const share of tenure.shares) if (this.#random.chance(0.8)) share.take();
       delete member.given;
     } else if (member.claims === undefined && (this.#preparing || tenure.owing)) {

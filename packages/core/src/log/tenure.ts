@@ -89,16 +89,13 @@ export class HeldTenure implements Tenure {
     this.#owed.clear();
   }
 
-  /** The group took the member into this generation. */
-  renew(generation: number): void {
+  /**
+   * What the generation gives the member; what it holds besides is asked back. The join is over, and the member commits under this generation: not
+   * before its plan was stored, because until then the generation may be lost with its coordinator, and another one of that number be made.
+   */
+  accept(generation: number, { given, asked, coming }: HandOver): void {
     if (this.#over.signal.aborted) return;
     this.#generation = generation;
-    this.#renewals.ring();
-  }
-
-  /** What this generation gives the member; what it holds besides is asked back. The join is over. */
-  accept({ given, asked, coming }: HandOver): void {
-    if (this.#over.signal.aborted) return;
     this.#joining = false;
     this.#given = new Set(given);
     for (const n of given) this.#owed.delete(n);

@@ -133,7 +133,7 @@ export class MemoryGroup implements LogGroup {
       () => this.#connection.clock.elapsed(),
       () => this.#cluster.groupsChanged.ring(),
     );
-    tenure.accept(part);
+    tenure.accept(membership.generation, part);
     const stop = () => tenure.end();
     this.#stopping.signal.addEventListener('abort', stop, { once: true });
     if (this.#stopping.signal.aborted) stop();
@@ -185,8 +185,7 @@ export class MemoryGroup implements LogGroup {
         if (given !== undefined && !tenure.signal.aborted) report(generationMissed(this.#groupId), onError);
         return tenure.end();
       }
-      tenure.renew(given.membership.generation);
-      tenure.accept(given.part);
+      tenure.accept(given.membership.generation, given.part);
     } catch (error) {
       if (error instanceof HeadwaterError && !error.retryable) throw error;
       await this.#connection.clock.wait(FIRST_BACKOFF_MS, settled);

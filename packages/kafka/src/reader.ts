@@ -1,4 +1,5 @@
 import type { FetchedBatch, LogReader, TopicPartition } from '@headwater/core';
+import { keepFreedMemory } from './freed-memory.js';
 import { decodeFetched, endOfBatches } from './fetched.js';
 import { CORRUPT_MESSAGE, KafkaError, OFFSET_OUT_OF_RANGE, isRetriable, refused } from './kafka.errors.js';
 import { closedError, type Lane } from './lane.js';
@@ -59,6 +60,7 @@ export class KafkaReader implements LogReader {
     wire.adopt(this.#stoppable);
     this.#lane = wire.lane();
     this.#limits = limits;
+    keepFreedMemory();
   }
 
   seek(topic: string, partition: number, offset: number): void {

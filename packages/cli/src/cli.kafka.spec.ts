@@ -78,7 +78,9 @@ describe('headwater', () => {
     expect(unknown).toMatchObject({
       code: 2,
       out: '',
-      err: expect.stringMatching(/"prked"[^]*\nType: headwater capture \| doctor \| drop \| parked \| topics$/),
+      err: expect.stringMatching(
+        /"prked"[^]*\nType: headwater capture \| doctor \| drop \| parked \| topics \| transactions$/,
+      ),
     });
     expect(noBrokers).toMatchObject({ code: 2, err: expect.stringMatching(/No brokers[^]*\nType: --config FILE/) });
     expect(noReason).toMatchObject({ code: 2, err: expect.stringMatching(/needs a reason[^]*\nType: .*--reason/) });
@@ -111,6 +113,34 @@ describe('headwater', () => {
     expect((await withConfig('parked', 'list', name)).out).toBe(`${name} has nothing parked.`);
     const gone = await withConfig(...retry, '--yes');
     expect(gone).toMatchObject({ code: 1, err: expect.stringMatching(/PROCESS_NOT_PARKED[^]*headwater parked list/) });
+  });
+
+  it('lists the transactions that hold back committed reads, and ends the one it is told to', async () => {
+    const topic = uniqueName('held');
+    await log.admin.ensureTopics([{ topic, partitions: 2, cleanupPolicy: 'delete' }]);
+    const transactionalId = uniqueName('hangs');
+    const writer = log.writer({ transactionalId, transactionTimeoutMs: 60_000 });
+    await writer.fence();
+    const open = writer.begin();
+    await open.append([{ topic, partition: 1, key: null, value: Buffer.from('x') }]);
+    expect((await withConfig('transactions', 'list', topic)).out).toMatch(/^No transaction .* longer than 60 s/);
+    const listed = await withConfig('transactions', 'list', topic, '--older-than', '0');
+    expect(listed.out).toMatch(new RegExp(`^${topic}-1, offset 0: of ${transactionalId}, since 20`));
+    const abort = ['transactions', 'abort', topic, '1', '0'];
+    expect(await withConfig(...abort)).toMatchObject({ code: 2, err: expect.stringMatching(/--yes, or --dry-run/) });
+    expect(await withConfig(...abort, '--dry-run')).toMatchObject({ code: 0 });
+    const [held] = (await log.admin.offsets(topic)).filter(({ partition }) => partition === 1);
+    expect(held).toMatchObject({ lastStable: 0, high: 1 });
+    const ended = await withConfig(...abort, '--yes', '--json');
+    expect([ended.code, JSON.parse(ended.out)]).toMatchObject([0, { aborted: true, transactionalId, firstOffset: 0 }]);
+    const [free] = (await log.admin.offsets(topic)).filter(({ partition }) => partition === 1);
+    expect(free!.lastStable).toBe(free!.high);
+    expect(await open.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
+    expect(await withConfig(...abort, '--yes')).toMatchObject({ code: 1, out: expect.stringContaining('Nothing was') });
+    const wrong = await withConfig('transactions', 'list', topic, '--older-than', 'long');
+    expect(wrong).toMatchObject({ code: 2, err: expect.stringContaining('no number of seconds') });
+    expect((await withConfig('transactions', 'abort', topic)).err).toMatch(/needs the partition and the offset/);
+    await writer.close();
   });
 
   it('tells how topics differ from a file, and makes them so', async () => {

@@ -4,5 +4,6 @@ import { doctor } from './commands/doctor.js';
 import { drop } from './commands/drop.js';
 import { parked } from './commands/parked.js';
 import { topics } from './commands/topics.js';
+import { transactions } from './commands/transactions.js';
 
-export const commands: readonly Command[] = [capture, doctor, drop, parked, topics];
+export const commands: readonly Command[] = [capture, doctor, drop, parked, topics, transactions];

@@ -1,0 +1,80 @@
+import type { OpenTransaction } from '@headwater/core';
+import type { Command, ExitCode, Invocation } from '../command.js';
+import { UsageError } from '../usage.js';
+
+const OLDER_THAN_S = 60;
+
+export const transactions: Command = {
+  name: 'transactions',
+  usage: [
+    [
+      'transactions list TOPIC [--older-than SECONDS]',
+      'what holds back committed reads: open for longer than a minute',
+    ],
+    ['transactions abort TOPIC PARTITION OFFSET --yes', 'ends the one that begins there; its writer is fenced'],
+  ],
+  flags: { 'older-than': { type: 'string' } },
+  run(invocation) {
+    const [act = '', topic] = invocation.operands;
+    if (topic === undefined || (act !== 'list' && act !== 'abort'))
+      throw new UsageError(
+        [`transactions ${act}: act or topic is missing.`],
+        'Type: headwater transactions list TOPIC',
+      );
+    return act === 'list' ? list(invocation, topic) : abort(invocation, topic);
+  },
+};
+
+async function list({ log, say, flags }: Invocation, topic: string): Promise<ExitCode> {
+  const given = flags['older-than'] as string | undefined;
+  const seconds = Number(given ?? OLDER_THAN_S);
+  if (given?.trim() === '' || !(seconds >= 0))
+    throw new UsageError([`--older-than ${given} is no number of seconds.`], 'Type: --older-than 60');
+  const open = await log().admin.openTransactions(topic, seconds * 1_000);
+  const none = `No transaction on ${topic} has been open for longer than ${seconds} s.`;
+  say(open.map(plain), open.length === 0 ? none : open.map(line).join('\n'));
+  return 0;
+}
+
+async function abort({ log, say, flags, operands }: Invocation, topic: string): Promise<ExitCode> {
+  const [, , partition = '', offset = ''] = operands;
+  const typed = `headwater transactions abort ${topic} ${partition || 'PARTITION'} ${offset || 'OFFSET'}`;
+  if (!/^\d+$/.test(partition) || !/^\d+$/.test(offset))
+    throw new UsageError(
+      ['transactions abort needs the partition and the offset at which the transaction begins.'],
+      `Type: headwater transactions list ${topic}, which names them; then ${typed} --yes`,
+    );
+  const found = (await log().admin.openTransactions(topic, 0)).find(
+    (one) => one.partition === Number(partition) && one.firstOffset === Number(offset),
+  );
+  if (found === undefined) {
+    say(
+      { aborted: false },
+      `No open transaction begins at ${topic}-${partition}, offset ${offset}. Nothing was changed.`,
+    );
+    return 1;
+  }
+  if (flags['dry-run'] === true) {
+    say({ would: 'abort', ...plain(found) }, `Would abort ${line(found)}. Nothing was changed.`);
+    return 0;
+  }
+  if (flags['yes'] !== true)
+    throw new UsageError(
+      [`transactions abort ends the work of ${found.transactionalId ?? 'a writer that no coordinator knows'}.`],
+      `Type: ${typed} --yes, or --dry-run.`,
+    );
+  await log().admin.abortOpenTransaction(found);
+  say({ aborted: true, ...plain(found) }, `Aborted ${line(found)}`);
+  return 0;
+}
+
+function line(open: OpenTransaction): string {
+  const { topic, partition, firstOffset, producerId, epoch, transactionalId, startedAtMs } = open;
+  const whose =
+    transactionalId === undefined
+      ? 'of no coordinator: it hangs'
+      : `of ${transactionalId}, since ${new Date(startedAtMs!).toISOString()}`;
+  return `${topic}-${partition}, offset ${firstOffset}: ${whose} (producer ${producerId}, epoch ${epoch})`;
+}
+
+const plain = ({ producerId, ...open }: OpenTransaction) => ({ ...open, producerId: String(producerId) });

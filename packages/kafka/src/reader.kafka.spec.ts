@@ -6,6 +6,7 @@ import { until } from './until.testing.js';
 import { kafkajsClient } from './kafkajs-hook.js';
 import { KafkaReader } from './reader.js';
 import { Wire } from './wire.js';
+import { smallReader } from './wire.testing.js';
 
 describe('reader', () => {
   let log: Log;
@@ -73,6 +74,22 @@ describe('reader', () => {
     expect(await (await writer()).transact(one(idle, 'wake'))).toMatchObject({ outcome: 'committed' });
     expect(texts(recordsOf(await polling))).toEqual(['wake']);
     await Promise.all([waiting.close(), other.close()]);
+  });
+
+  it('S91 reads a partition that is added in the middle of the backlog of another one at once', async () => {
+    const topic = await newTopic(log, 2);
+    const a = await writer();
+    for (let n = 0; n < 40; n++) await a.transact(one(topic, `${n}`.padEnd(5_000, '.')));
+    await a.transact([{ topic, partition: 1, key: null, value: Buffer.from('added') }]);
+    await committedRecords(log, topic);
+    const { reader, close } = smallReader(12_000);
+    reader.seek(topic, 0, 0);
+    const backlog = recordsOf(await reader.poll());
+    reader.seek(topic, 1, 0);
+    const polls = [await reader.poll(), await reader.poll()];
+    expect(texts(recordsOf(polls.flat().filter(({ partition }) => partition === 1)))).toEqual(['added']);
+    expect(backlog.length + recordsOf(polls.flat()).length).toBeLessThan(20);
+    await close();
   });
 
   it('asks once for what comes next while records are handled, and passes it by when another place is sought', async () => {

@@ -190,26 +190,28 @@ export class KafkaReader implements LogReader {
    * more: then it answers at once, and nobody who seeks waits for it. Should the place turn out to be another one, the answer is passed by.
    */
   #fetchOn({ nodeId, asked, limits, partitions = [] }: Flight): void {
-    const order = new Map(asked);
+    const ends = new Map<string, number>();
     let more = false;
     for (const { topic, partition, error, bytes, lastStableOffset } of partitions) {
       if (error !== 0) return;
       const key = `${topic}/${partition}`;
       const { offset } = asked.get(key)!;
-      const next = endOfBatches(bytes, offset, lastStableOffset);
-      if (next === offset) continue;
-      more ||= next < lastStableOffset;
-      // To the end of the order, as when it is advanced.
-      order.set(key, { ...order.get(key)!, offset: next });
-      moveToEnd(order, key);
+      const end = endOfBatches(bytes, offset, lastStableOffset);
+      if (end === offset) continue;
+      more ||= end < lastStableOffset;
+      ends.set(key, end);
     }
     if (!more) return;
-    const wanted = [...order].filter(([key]) => sameOffset(this.#positions.get(key), asked.get(key)));
-    this.#fetch(
-      nodeId,
-      wanted.map(([, position]) => position),
-      { ...limits, maxWaitMs: 0 },
-    );
+    const [waiting, brought]: FetchPartition[][] = [[], []];
+    for (const [key, position] of this.#positions) {
+      if (this.#wire.knownLeaders(position.topic)?.[position.partition] !== nodeId) continue;
+      const identified = this.#identified(position);
+      const end = sameOffset(position, asked.get(key)) ? ends.get(key) : undefined;
+      // To the end of the order, as when it is advanced.
+      if (end === undefined) waiting!.push(identified);
+      else brought!.push({ ...identified, offset: end });
+    }
+    this.#fetch(nodeId, [...waiting!, ...brought!], { ...limits, maxWaitMs: 0 });
   }
 
   /** Resolves when a flight brought something, when all have landed, or when the time is over. */

@@ -132,13 +132,15 @@ describe('headwater', () => {
     const [held] = (await log.admin.offsets(topic)).filter(({ partition }) => partition === 1);
     expect(held).toMatchObject({ lastStable: 0, high: 1 });
     const ended = await withConfig(...abort, '--yes', '--json');
-    expect([ended.code, JSON.parse(ended.out)]).toMatchObject([0, { aborted: true, transactionalId, firstOffset: 0 }]);
+    expect([ended.code, JSON.parse(ended.out)]).toMatchObject([0, { over: true, transactionalId, firstOffset: 0 }]);
     const [free] = (await log.admin.offsets(topic)).filter(({ partition }) => partition === 1);
     expect(free!.lastStable).toBe(free!.high);
     expect(await open.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
     expect(await withConfig(...abort, '--yes')).toMatchObject({ code: 1, out: expect.stringContaining('Nothing was') });
     const wrong = await withConfig('transactions', 'list', topic, '--older-than', 'long');
     expect(wrong).toMatchObject({ code: 2, err: expect.stringContaining('no number of seconds') });
+    const typo = await withConfig('transactions', 'list', `${topic}x`);
+    expect(typo).toMatchObject({ code: 1, err: expect.stringContaining('LOG_TOPIC_MISSING') });
     expect((await withConfig('transactions', 'abort', topic)).err).toMatch(/needs the partition and the offset/);
     await writer.close();
   });

@@ -34,7 +34,11 @@ export class GroupSeat {
   readonly #options: SeatOptions;
   #memberId = '';
   /** The join that was answered last. */
-  #joined = { memberId: '', generation: NONE, opened: 0 };
+  #joined: { readonly memberId: string; readonly generation: number; readonly over: object | undefined } = {
+    memberId: '',
+    generation: NONE,
+    over: undefined,
+  };
 
   constructor(wire: Wire, options: SeatOptions) {
     this.#wire = wire;
@@ -68,10 +72,10 @@ export class GroupSeat {
     }
     if (!this.#admitted('JoinGroup', joined.error)) return undefined;
     this.#memberId = joined.memberId;
-    const { opened } = lane;
+    const over = lane.answeredOver;
     // A generation without a plan lives in its coordinator's memory. Another coordinator, behind another connection, may have made one of that number.
-    const reached = this.#joined.opened === opened ? Math.max(generation, this.#joined.generation) : generation;
-    this.#joined = { memberId: joined.memberId, generation: joined.generation, opened };
+    const reached = this.#joined.over === over ? Math.max(generation, this.#joined.generation) : generation;
+    this.#joined = { memberId: joined.memberId, generation: joined.generation, over };
     return generation !== NONE && joined.generation > reached + 1 ? 'missed' : joined;
   }
 
@@ -101,7 +105,7 @@ export class GroupSeat {
     const synced = await this.#wire.coordinated(GROUP, groupId, call, lane, { deadlineMs: 30_000, signal });
     if (synced.error === ILLEGAL_GENERATION) return 'missed';
     if (!this.#admitted('SyncGroup', synced.error)) return undefined;
-    if (generation !== NONE && lane.opened !== this.#joined.opened) return 'missed';
+    if (generation !== NONE && lane.answeredOver !== this.#joined.over) return 'missed';
     const assignment = decodeAssignment(synced.assignment);
     if (assignment === undefined) throw foreignGroup(groupId, 'it was given an assignment that no member of ours made');
     return assignment;

@@ -46,6 +46,8 @@ let onFrame: (text: string, answer: () => void) => void;
 let spoken: { from: number; to: number } | undefined;
 /** What it answers to ApiVersions instead. */
 let refusal: number | undefined;
+/** Called instead of any answer to it. */
+let onGreeting: (() => void) | undefined;
 let buffers: WatchedPool;
 let lane: Lane;
 beforeEach(async () => {
@@ -53,6 +55,7 @@ beforeEach(async () => {
   onFrame = (_, answer) => answer();
   spoken = { from: 1, to: 1 };
   refusal = undefined;
+  onGreeting = undefined;
   server = net.createServer((socket) => {
     sockets.push(socket);
     let bytes = Buffer.alloc(0);
@@ -63,6 +66,7 @@ beforeEach(async () => {
         const frame = bytes.subarray(4, 4 + bytes.readInt32BE(0));
         bytes = bytes.subarray(4 + frame.length);
         if (frame.readInt16BE(0) === API_VERSIONS) {
+          if (onGreeting !== undefined) return onGreeting();
           socket.write(new ByteWriter().bytes(versionsAnswer(frame.readInt32BE(4))).done());
           continue;
         }
@@ -110,8 +114,12 @@ describe('Lane', () => {
       ),
     });
     spoken = undefined;
+    // What it speaks is known for as long as the connection lasts.
+    expect(await lane.send(address, echo('before'))).toBe('before');
+    lane.cut();
     await expect(lane.send(address, echo('unknown'))).rejects.toThrow('and it does not know it');
     spoken = { from: 2, to: 3 };
+    lane.cut();
     await expect(lane.send(address, echo('newer'))).rejects.toMatchObject({
       code: 'KAFKA_TOO_NEW',
       message: expect.stringContaining('speaks Echo from v2 on, and v1 is what this Headwater speaks'),
@@ -147,6 +155,16 @@ describe('Lane', () => {
     expect(await lane.send(address, echo('next'))).toBe('next');
     expect(buffers.out.size).toBe(1);
   });
+
+  it.each(['cut', 'close'] as const)(
+    'gives up at once, at a %s, on a broker that does not say what it speaks',
+    async (how) => {
+      const greeted = new Promise<void>((resolve) => (onGreeting = resolve));
+      const rejected = expect(lane.send(address, echo('greeting'))).rejects.toThrow(/given up/);
+      await greeted;
+      await Promise.all([lane[how](), rejected]);
+    },
+  );
 
   it.each(['cut', 'close'] as const)('rejects what waits for its connection or its answer at a %s', async (how) => {
     const connecting = lane.send(address, echo('connecting'));

@@ -13,9 +13,6 @@ export interface Address {
   readonly port: number;
 }
 
-/** As long as kafkajs gives a connection. */
-const GREETING_TIMEOUT_MS = 3_000;
-
 /**
  * Connections of one owner, one per broker. A broker answers a connection strictly in order, so a long poll on a shared one would hold
  * back everybody else. Each connection asks its broker which versions it speaks (KIP-35): brokers of one cluster differ while it is upgraded.
@@ -25,8 +22,10 @@ export class Lane {
   readonly #timeoutMs: number;
   readonly #buffers: BufferPool;
   readonly #connections = new Map<string, Promise<Connection>>();
+  /** Not connected, or not told by their brokers which versions these speak. */
+  readonly #opening = new Set<Connection>();
+  #answeredOver: Connection | undefined;
   #closed = false;
-  #opened = 0;
 
   constructor(builder: ConnectionBuilder, timeoutMs: number, buffers: BufferPool) {
     this.#builder = builder;
@@ -34,23 +33,26 @@ export class Lane {
     this.#buffers = buffers;
   }
 
-  /** How many connections it has made: what one broker answers before and after came over the same one, while this did not change. */
-  get opened(): number {
-    return this.#opened;
+  /** Names the connection over which the last answer came. Of use to who sends one request after the other. */
+  get answeredOver(): object | undefined {
+    return this.#answeredOver;
   }
 
   /** Rejects when the answer did not come: the request may have been done or not; with KAFKA_TOO_OLD or KAFKA_TOO_NEW it was not sent. */
   async send<T>(address: Address, call: Call<T>): Promise<T> {
     const key = `${address.host}:${address.port}`;
-    let connection: Connection | undefined;
+    const connection = await this.#connection(key, address).catch((cause: unknown) => {
+      throw classified(cause, key);
+    });
+    assertSpoken(connection.versions!, call, key);
     try {
-      connection = await this.#connection(key, address);
-      assertSpoken(connection.versions!, call, key);
       if (connection.sasl && !connection.isAuthenticated()) await connection.authenticate();
-      return call.decode(await this.#exchange(connection, key, call));
+      const answer = await this.#exchange(connection, key, call);
+      this.#answeredOver = connection;
+      return call.decode(answer);
     } catch (cause) {
       // After a time-out the late answer would hold up the line: the next request gets a new connection.
-      if (connection !== undefined) this.#forget(key, connection);
+      this.#forget(key, connection);
       throw classified(cause, key);
     }
   }
@@ -61,12 +63,16 @@ export class Lane {
       this.#connections.delete(key);
       connecting.then(end, () => undefined);
     }
+    for (const connection of this.#opening) if (connection.isConnected()) end(connection);
+    this.#opening.clear();
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     const connecting = [...this.#connections.values()];
     this.#connections.clear();
+    for (const connection of this.#opening) if (connection.isConnected()) end(connection);
+    this.#opening.clear();
     await Promise.all(connecting.map((connection) => connection.then(end, () => undefined)));
   }
 
@@ -124,18 +130,21 @@ export class Lane {
     const { pool } = await this.#builder.build(address);
     const connection = pool[0]!;
     connection.setSupportAuthenticationProtocol(true);
+    this.#opening.add(connection);
     try {
       await connection.connect();
+      if (!this.#opening.has(connection)) throw new Error('Connection given up');
       // The only request that needs no authentication, which needs its answer.
-      const greeting = { ...apiVersions(), timeoutMs: GREETING_TIMEOUT_MS };
+      const greeting = apiVersions();
       const { error, versions } = greeting.decode(await this.#exchange(connection, key, greeting));
       if (error === UNSUPPORTED_VERSION) throw tooOld(key, greeting, 'does not speak it');
       if (error !== 0) throw refused('ApiVersions', error, { broker: key });
       connection.setVersions(versions);
-      this.#opened++;
     } catch (error) {
       end(connection);
       throw error;
+    } finally {
+      this.#opening.delete(connection);
     }
     return connection;
   }

@@ -14,6 +14,7 @@ import { wait } from './wait.js';
 import { unreachable, type Wire } from './wire.js';
 
 const PATIENCE_MS = 30_000;
+const TRANSACTION_LOG = '__transaction_state';
 const TRANSACTIONAL_ID_NOT_FOUND = 105;
 /** What the fenced id's next writer replaces by its own. */
 const FENCED_TIMEOUT_MS = 60_000;
@@ -26,6 +27,8 @@ export async function openTransactions(
   nowMs: number,
 ): Promise<OpenTransaction[]> {
   const count = (await wire.leaders(topic))?.length ?? 0;
+  if (count === 0)
+    throw new KafkaError('LOG_TOPIC_MISSING', `topic ${topic} does not exist. Check its name.`, { facts: { topic } });
   const producers = await openProducers(
     wire,
     Array.from({ length: count }, (_, partition) => ({ topic, partition })),
@@ -89,10 +92,21 @@ async function openProducers(wire: Wire, partitions: readonly TopicPartition[]):
   });
 }
 
-/** Every broker knows only the ids that it coordinates. */
+/** Those that a coordinator knows. Rejects when one is missing while a coordinator is: what only that one knows would look as if it hung. */
 async function transactionalIds(wire: Wire, producerIds: readonly bigint[]): Promise<Map<bigint, string>> {
+  if (producerIds.length === 0) return new Map();
+  const ids = await listedIds(wire, producerIds);
+  if (producerIds.every((id) => ids.has(id))) return ids;
+  await wire.refresh([TRANSACTION_LOG]);
+  const leaderless = (wire.knownLeaders(TRANSACTION_LOG) ?? []).findIndex((leader) => leader < 0);
+  if (leaderless >= 0) throw unreachable('ListTransactions', `${TRANSACTION_LOG}-${leaderless}`, 'no coordinator');
+  // One may have been missing a moment ago.
+  return listedIds(wire, producerIds);
+}
+
+/** Every broker knows only the ids that it coordinates. */
+async function listedIds(wire: Wire, producerIds: readonly bigint[]): Promise<Map<bigint, string>> {
   const ids = new Map<bigint, string>();
-  if (producerIds.length === 0) return ids;
   await wire.refresh([]);
   const answers = await Promise.all(wire.nodeIds().map((nodeId) => wire.send(nodeId, listTransactions(producerIds))));
   for (const { error, transactions } of answers) {

@@ -144,10 +144,17 @@ export class KafkaTopics {
 
   async #until(done: () => Promise<boolean>, what: string, of: readonly { readonly topic: string }[]): Promise<void> {
     const deadline = performance.now() + PATIENCE_MS;
-    while (!(await done())) {
+    for (;;) {
+      let last: unknown = 'the topics were not ready';
+      try {
+        if (await done()) return;
+      } catch (error) {
+        if (!(error instanceof KafkaError) || !error.retryable) throw error;
+        last = error;
+      }
       this.#wire.assertOpen();
       const topics = of.map(({ topic }) => topic).join(', ');
-      if (performance.now() > deadline) throw unreachable(what, topics, 'the topics were not ready');
+      if (performance.now() > deadline) throw unreachable(what, topics, last);
       await wait(50, this.#wire.closing.signal);
     }
   }

@@ -30,10 +30,13 @@ export class TransactionalProducer {
   ): Promise<void> {
     const { transactionalId } = this;
     const current = how === 'unless-taken' ? this.#current : undefined;
-    // Asked for every time: a cluster is upgraded while its clients go on.
+    const startedAt = performance.now();
+    // Asked for each time: a cluster is upgraded while its clients go on.
     const cluster = await at.wire.anyAnswer(apiVersions(), at);
+    if (cluster.error !== 0) throw refused('ApiVersions', cluster.error);
     const call = initProducerId(transactionalId, at.timeoutMs, current);
-    const answer = await at.wire.coordinated(TRANSACTION, transactionalId, call, at.lane, at);
+    const deadlineMs = at.deadlineMs - (performance.now() - startedAt);
+    const answer = await at.wire.coordinated(TRANSACTION, transactionalId, call, at.lane, { deadlineMs });
     if (answer.error !== 0) throw refused('InitProducerId', answer.error, { transactionalId });
     this.becomes(answer, cluster.transactionVersion >= 2);
   }

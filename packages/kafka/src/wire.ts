@@ -17,6 +17,7 @@ import { wait } from './wait.js';
 
 /** Above nearly every request. */
 const LARGEST_REUSED_BYTES = 1 << 23;
+const OF_VERSION: ReadonlySet<string> = new Set(['KAFKA_TOO_OLD', 'KAFKA_TOO_NEW']);
 
 export interface WireOptions {
   readonly brokers: readonly string[];
@@ -117,11 +118,13 @@ export class Wire {
       try {
         return await this.#shared.send(addresses[this.#turn % addresses.length]!, call);
       } catch (error) {
-        if (error instanceof KafkaError) throw error;
+        // Another broker may speak what this one does not: they differ while a cluster is upgraded.
+        if (error instanceof KafkaError && !OF_VERSION.has(error.code)) throw error;
         last = error;
         this.#turn++;
       }
     }
+    if (last instanceof KafkaError) throw last;
     throw unreachable(call.apiName, addresses.map(({ host, port }) => `${host}:${port}`).join(', '), last);
   }
 
@@ -233,6 +236,8 @@ export class Wire {
     const deadline = performance.now() + options.deadlineMs;
     for (let pauseMs = 2; ;) {
       let last: unknown;
+      // A request that waits at the broker is cut off once, when the signal aborts: none may follow.
+      if (options.signal?.aborted) throw unreachable(call.apiName, where, 'given up');
       try {
         const answer = await ask();
         if (!isRetriable(answer.error)) return answer;

@@ -1,8 +1,10 @@
-import type { OpenTransaction } from '@headwater/core';
+import type { Log, OpenTransaction } from '@headwater/core';
 import type { Command, ExitCode, Invocation } from '../command.js';
 import { UsageError } from '../usage.js';
 
 const OLDER_THAN_S = 60;
+/** Kafka's default of transaction.max.timeout.ms: a coordinator ends by itself what is older. */
+const HANGS_AFTER_S = 900;
 
 export const transactions: Command = {
   name: 'transactions',
@@ -11,7 +13,10 @@ export const transactions: Command = {
       'transactions list TOPIC [--older-than SECONDS]',
       'what holds back committed reads: open for longer than a minute',
     ],
-    ['transactions abort TOPIC PARTITION OFFSET --yes', 'ends the one that begins there; its writer is fenced'],
+    [
+      'transactions abort TOPIC PARTITION OFFSET [--older-than SECONDS] --yes',
+      'ends the one that begins there, and fences its writer',
+    ],
   ],
   flags: { 'older-than': { type: 'string' } },
   run(invocation) {
@@ -26,10 +31,7 @@ export const transactions: Command = {
 };
 
 async function list({ log, say, flags }: Invocation, topic: string): Promise<ExitCode> {
-  const given = flags['older-than'] as string | undefined;
-  const seconds = Number(given ?? OLDER_THAN_S);
-  if (given?.trim() === '' || !(seconds >= 0))
-    throw new UsageError([`--older-than ${given} is no number of seconds.`], 'Type: --older-than 60');
+  const seconds = secondsOf(flags, OLDER_THAN_S);
   const open = await log().admin.openTransactions(topic, seconds * 1_000);
   const none = `No transaction on ${topic} has been open for longer than ${seconds} s.`;
   say(open.map(plain), open.length === 0 ? none : open.map(line).join('\n'));
@@ -48,10 +50,13 @@ async function abort({ log, say, flags, operands }: Invocation, topic: string): 
     (one) => one.partition === Number(partition) && one.firstOffset === Number(offset),
   );
   if (found === undefined) {
-    say(
-      { aborted: false },
-      `No open transaction begins at ${topic}-${partition}, offset ${offset}. Nothing was changed.`,
-    );
+    say({ over: false }, `No open transaction begins at ${topic}-${partition}, offset ${offset}. Nothing was changed.`);
+    return 1;
+  }
+  const seconds = secondsOf(flags, HANGS_AFTER_S);
+  if (found.transactionalId === undefined && !(await isOlder(log(), found, seconds))) {
+    const why = `No coordinator knows it, and it is younger than ${seconds} s: ending it on its partition alone would tear what may yet be committed.`;
+    say({ over: false, ...plain(found) }, `${line(found)}\n${why} Wait, or type: ${typed} --older-than 0 --yes`);
     return 1;
   }
   if (flags['dry-run'] === true) {
@@ -64,8 +69,24 @@ async function abort({ log, say, flags, operands }: Invocation, topic: string): 
       `Type: ${typed} --yes, or --dry-run.`,
     );
   await log().admin.abortOpenTransaction(found);
-  say({ aborted: true, ...plain(found) }, `Aborted ${line(found)}`);
+  say({ over: true, ...plain(found) }, `Over: ${line(found)}\nAborted, unless its writer had begun to commit it.`);
   return 0;
+}
+
+function secondsOf(flags: Invocation['flags'], unless: number): number {
+  const given = flags['older-than'] as string | undefined;
+  const seconds = Number(given ?? unless);
+  if (given?.trim() !== '' && seconds >= 0) return seconds;
+  throw new UsageError([`--older-than ${given} is no number of seconds.`], 'Type: --older-than 60');
+}
+
+async function isOlder(
+  log: Log,
+  { topic, partition, firstOffset }: OpenTransaction,
+  seconds: number,
+): Promise<boolean> {
+  const older = await log.admin.openTransactions(topic, seconds * 1_000);
+  return older.some((one) => one.partition === partition && one.firstOffset === firstOffset);
 }
 
 function line(open: OpenTransaction): string {

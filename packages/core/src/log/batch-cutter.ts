@@ -1,4 +1,4 @@
-import type { OutRecord, TopicPartition } from './log.js';
+import type { Header, OutRecord, TopicPartition } from './log.js';
 import { decodeRun, type RecordRun } from './record-run.js';
 import { varintSize } from './varint.js';
 
@@ -8,6 +8,7 @@ export const MAX_BATCH_BYTES = 1_000_000;
 export const MAX_RECORD_BYTES = 8_000_000;
 /** Bytes before the first record of a batch (message format 2). */
 export const BATCH_HEADER_BYTES = 61;
+const NO_HEADERS: readonly Header[] = [];
 
 /** Records of one partition that a log takes or refuses together. */
 export interface Batch extends TopicPartition {
@@ -86,7 +87,7 @@ export function recordBytesAtMost({ key, value, headers }: OutRecord): number {
 
 /** What the record takes in a batch, at this place and so long after the first, without the number in front that tells it. */
 export function recordBodyBytes(
-  { key, value, headers = [] }: OutRecord,
+  { key, value, headers = NO_HEADERS }: OutRecord,
   index: number,
   timestampDelta: number,
 ): number {

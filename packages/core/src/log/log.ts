@@ -249,7 +249,7 @@ export interface LogAdmin {
   applyTopics(specs: readonly TopicSpec[]): Promise<readonly TopicDifference[]>;
   /** An id that changes when a topic is deleted and made again. Absent: no such topic. */
   topicIds(topics: readonly string[]): Promise<ReadonlyMap<string, string>>;
-  /** Transactions open on a topic's partitions longer than `olderThanMs`, by partition and first offset. */
+  /** Transactions open on a topic's partitions longer than `olderThanMs`, by partition and first offset. Rejects when the topic or a coordinator is missing. */
   openTransactions(topic: string, olderThanMs: number): Promise<readonly OpenTransaction[]>;
   /**
    * Ends an open transaction by aborting it: its writer, where one is known, is fenced, and all its partitions are freed; a transaction that

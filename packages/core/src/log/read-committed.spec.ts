@@ -39,6 +39,7 @@ it('rejects when a partition gives nothing more for half a minute, and says whic
     retryable: true,
     message: expect.stringContaining('nothing more of t, partition 1, could be read for 30 s'),
   });
-  expect(waits).toEqual([30_000, 30_000]);
+  // Not in one long poll: the partition may have another leader by then.
+  expect(waits).toEqual(Array.from({ length: 1 + 120 }, () => 250));
   expect(closed()).toBe(true);
 });

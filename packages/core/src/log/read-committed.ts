@@ -2,6 +2,8 @@ import { HeadwaterError } from '../errors/headwater.error.js';
 import type { Log, LogRecord } from './log.js';
 
 const PATIENCE_MS = 30_000;
+/** Short, because a reader looks for a new leader between two polls. */
+const POLL_MS = 250;
 
 /**
  * Calls `take` for every record that is committed now, from `from` on (default: all of the log), in order per partition. Rejects when the topic is
@@ -22,9 +24,11 @@ export async function readCommitted(
       ends.set(partition, lastStable);
       reader.seek(topic, partition, first);
     }
+    let emptyPolls = 0;
     while (ends.size > 0) {
-      const batches = await reader.poll({ maxWaitMs: PATIENCE_MS });
-      if (batches.length === 0) throw stalled(topic, [...ends.keys()]);
+      const batches = await reader.poll({ maxWaitMs: POLL_MS });
+      emptyPolls = batches.length === 0 ? emptyPolls + 1 : 0;
+      if (emptyPolls * POLL_MS >= PATIENCE_MS) throw stalled(topic, [...ends.keys()]);
       for (const { partition, records, nextOffset } of batches) {
         const end = ends.get(partition);
         if (end === undefined) continue;

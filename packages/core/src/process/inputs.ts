@@ -20,10 +20,9 @@ const WATCH_MS = 1_000;
 
 /**
  * Refuses topics that do not fit each other or the state, before the group is joined; then makes what is missing of its own: the control topic, so that
- * a processor from before there was one goes on, and the parked topic, without which nothing could be set aside. Says so when the processor never ran:
- * its name is its identity, and under a new one it handles everything again.
+ * a processor from before there was one goes on, and the parked topic, without which nothing could be set aside. `new`: it has no state, so it never ran.
  */
-export async function prepareTopics(log: Log, definition: ProcessorDefinition, logger: Logger): Promise<void> {
+export async function prepareTopics(log: Log, definition: ProcessorDefinition): Promise<'new' | 'known'> {
   const { name, inputs, outputs = [] } = definition;
   const own = [controlTopicOf(name), parkedTopicOf(name)];
   const state = stateTopicOf(name);
@@ -32,12 +31,7 @@ export async function prepareTopics(log: Log, definition: ProcessorDefinition, l
   if (missing.length > 0) throw topicMissing(name, missing);
   // Once it has run, the state tells which of them was changed.
   const hasRun = (await log.admin.offsets(state)).some(({ high }) => high > 0);
-  if (!hasRun) {
-    expectEqualCounts(name, inputs, counts);
-    logger.log(
-      `processor ${name} has never run: it begins with the earliest records of ${inputs.join(', ')}. If it ran under another name, give it that name again.`,
-    );
-  }
+  if (!hasRun) expectEqualCounts(name, inputs, counts);
   const partitions = counts.get(state)!;
   for (const topic of inputs)
     if (counts.get(topic) !== partitions) throw partitionsChanged(name, topic, partitions, counts.get(topic)!);
@@ -47,8 +41,9 @@ export async function prepareTopics(log: Log, definition: ProcessorDefinition, l
   if (parked < partitions) throw parkedTooFew(name, parked, partitions);
   const config = { 'retention.ms': '-1' };
   const absent = own.filter((topic) => !counts.has(topic));
-  if (absent.length === 0) return;
-  await log.admin.ensureTopics(absent.map((topic) => ({ topic, partitions, cleanupPolicy: 'delete', config })));
+  if (absent.length > 0)
+    await log.admin.ensureTopics(absent.map((topic) => ({ topic, partitions, cleanupPolicy: 'delete', config })));
+  return hasRun ? 'known' : 'new';
 }
 
 export async function findTopics(log: Log, definition: ProcessorDefinition): Promise<FoundTopics> {

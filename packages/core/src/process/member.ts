@@ -37,6 +37,7 @@ export class Member {
   readonly #stopping = new AbortController();
   readonly #running: Promise<void>;
   #group: LogGroup | undefined;
+  #told = false;
 
   constructor(definition: ProcessorDefinition, options: MemberOptions) {
     this.#definition = definition;
@@ -55,7 +56,7 @@ export class Member {
     const stopping = this.#stopping.signal;
     for (let attempt = 1; !stopping.aborted; attempt++) {
       try {
-        await prepareTopics(log, this.#definition, logger);
+        if ((await prepareTopics(log, this.#definition)) === 'new') this.#tellThatNew(logger);
         if (stopping.aborted) return;
         const groupId = groupOf(this.#definition.name);
         this.#group = log.group({ ...group, groupId, topics: inputsOf(this.#definition) });
@@ -67,6 +68,16 @@ export class Member {
         await clock.wait(backoffMs(attempt, 200), stopping);
       }
     }
+  }
+
+  /** Its name is its identity: under another one it handles everything again. */
+  #tellThatNew(logger: Logger): void {
+    if (this.#told) return;
+    this.#told = true;
+    const { name, inputs } = this.#definition;
+    logger.log(
+      `processor ${name} has never run: it begins with the earliest records of ${inputs.join(', ')}. If it ran under another name, give it that name again.`,
+    );
   }
 
   async #work(tenure: Tenure): Promise<void> {

@@ -79,14 +79,15 @@ export async function controlParked(log: Log, request: ControlRequest): Promise<
   const givesUpAt = clock.elapsed() + patienceMs;
   for (;;) {
     let event: LogRecord | undefined;
-    await readCommitted(
-      log,
-      parkedTopic,
-      (record) => {
-        if (headerText(record.headers, 'hw_control') === id) event = record;
-      },
-      from,
-    );
+    const take = (record: LogRecord) => {
+      if (headerText(record.headers, 'hw_control') === id) event = record;
+    };
+    try {
+      await readCommitted(log, parkedTopic, take, from);
+    } catch (error) {
+      // The order stands: whoever gave it once more would have it done twice.
+      if (!(error instanceof HeadwaterError && error.retryable)) throw error;
+    }
     if (event !== undefined) return decodeControlEvent(event);
     if (clock.elapsed() >= givesUpAt) return { outcome: 'waiting' };
     await clock.wait(POLL_MS);

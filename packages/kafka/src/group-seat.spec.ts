@@ -5,7 +5,7 @@ import { BufferPool, type HandOver } from '@headwater/core';
 import { encodeAssignment } from './assignment-codec.js';
 import { ByteWriter } from './bytes.js';
 import { GroupSeat } from './group-seat.js';
-import { REBALANCE_IN_PROGRESS } from './kafka.errors.js';
+import { FENCED_INSTANCE_ID, REBALANCE_IN_PROGRESS } from './kafka.errors.js';
 import { kafkajsClient } from './kafkajs-hook.js';
 import { Lane, type Address } from './lane.js';
 import type { Call } from './requests/call.js';
@@ -20,9 +20,16 @@ const HOLDS: HandOver = { given: [0, 1], asked: [], coming: [] };
 class Coordinator {
   generation = 1;
   plan: HandOver | undefined = HOLDS;
+  /** What it answers to SyncGroup instead of its plan. */
+  refusal = 0;
+  readonly joinedAs: string[] = [];
   readonly #server = net.createServer((socket) => {
     socket.on('error', () => undefined);
-    socket.on('data', (frame: Buffer) => socket.write(this.#answer(frame.readInt16BE(4), frame.readInt32BE(8))));
+    socket.on('data', (frame: Buffer) => {
+      // Behind the header and the group: session and rebalance time-outs, then the member's id.
+      if (frame.readInt16BE(4) === JOIN_GROUP) this.joinedAs.push(frame.includes('\x03me') ? 'me' : '');
+      socket.write(this.#answer(frame.readInt16BE(4), frame.readInt32BE(8)));
+    });
   });
 
   async listen(): Promise<this> {
@@ -54,7 +61,7 @@ class Coordinator {
       answer
         .tags()
         .int32(0)
-        .int16(plan === undefined ? REBALANCE_IN_PROGRESS : 0);
+        .int16(this.refusal || (plan === undefined ? REBALANCE_IN_PROGRESS : 0));
       answer.compactString('consumer').compactString('p');
       answer.compactBytes(plan === undefined ? Buffer.alloc(0) : encodeAssignment(['t'], plan)).tags();
     }
@@ -114,4 +121,17 @@ it('S71 goes on to the generation after one whose plan it did not get, unless it
   // Its generation 4 may be another one, made without this member.
   b.generation = 5;
   expect(await round(3, b, b)).toBe('missed');
+});
+
+it('S71 believes that another process took its place only once it had a plan: before, the coordinator that knew it may have fallen', async () => {
+  a.refusal = FENCED_INSTANCE_ID;
+  expect(await round(-1, a, a)).toBeUndefined();
+  expect(await round(-1, a, a)).toBeUndefined();
+  a.refusal = 0;
+  expect(await round(-1, a, a)).toEqual(HOLDS);
+  expect(a.joinedAs).toEqual(['', '', '']);
+  a.refusal = FENCED_INSTANCE_ID;
+  a.generation = 2;
+  await expect(round(1, a, a)).rejects.toMatchObject({ code: 'LOG_INSTANCE_FENCED' });
+  expect(a.joinedAs.at(-1)).toBe('me');
 });

@@ -33,6 +33,8 @@ export class GroupSeat {
   readonly #wire: Wire;
   readonly #options: SeatOptions;
   #memberId = '';
+  /** As whom it got a plan, which only a coordinator that keeps it has: who is refused before may be unknown to the next one. */
+  #planned = '';
   /** The join that was answered last. */
   #joined: { readonly memberId: string; readonly generation: number; readonly over: object | undefined } = {
     memberId: '',
@@ -106,6 +108,7 @@ export class GroupSeat {
     if (synced.error === ILLEGAL_GENERATION) return 'missed';
     if (!this.#admitted('SyncGroup', synced.error)) return undefined;
     if (generation !== NONE && lane.answeredOver !== this.#joined.over) return 'missed';
+    this.#planned = this.#memberId;
     const assignment = decodeAssignment(synced.assignment);
     if (assignment === undefined) throw foreignGroup(groupId, 'it was given an assignment that no member of ours made');
     return assignment;
@@ -134,7 +137,8 @@ export class GroupSeat {
     const { groupId, instanceId } = this.#options;
     if (error === 0) return true;
     if (error === UNKNOWN_MEMBER_ID) this.lost(error);
-    if (error === FENCED_INSTANCE_ID) throw instanceFenced(groupId, instanceId);
+    if (error === FENCED_INSTANCE_ID && this.#memberId === this.#planned) throw instanceFenced(groupId, instanceId);
+    if (error === FENCED_INSTANCE_ID) this.#memberId = '';
     if (error === INCONSISTENT_GROUP_PROTOCOL) throw foreignGroup(groupId, `${request} was refused (error ${error})`);
     if (isMemberFenced(error)) return false;
     throw refused(request, error, { groupId });

@@ -163,6 +163,7 @@ export function adminCases(bench: Bench): void {
     expect(await bench.texts(topic)).toEqual([]);
     expect(await admin.openTransactions(topic, 0)).toEqual([]);
     await admin.abortOpenTransaction(open[1]!);
+    await expect(admin.openTransactions(`${topic}-not`, 0)).rejects.toMatchObject({ code: 'LOG_TOPIC_MISSING' });
     expect(await left.commit()).toMatchObject({ outcome: 'aborted', fenced: 'writer' });
   });
 

@@ -123,15 +123,18 @@ it('S71 goes on to the generation after one whose plan it did not get, unless it
   expect(await round(3, b, b)).toBe('missed');
 });
 
-it('S71 believes that another process took its place only once it had a plan: before, the coordinator that knew it may have fallen', async () => {
-  a.refusal = FENCED_INSTANCE_ID;
-  expect(await round(-1, a, a)).toBeUndefined();
-  expect(await round(-1, a, a)).toBeUndefined();
-  a.refusal = 0;
+it('S71 is not fenced by a coordinator that has never heard of its join; by one that knows better it is', async () => {
+  b.refusal = FENCED_INSTANCE_ID;
+  expect(await round(-1, a, b)).toBeUndefined();
   expect(await round(-1, a, a)).toEqual(HOLDS);
-  expect(a.joinedAs).toEqual(['', '', '']);
+  // Not as who it was before: that one is known to nobody.
+  expect(a.joinedAs).toEqual(['', '']);
+  b.generation = 2;
+  await expect(round(1, b, b)).rejects.toMatchObject({ code: 'LOG_INSTANCE_FENCED' });
+  expect(b.joinedAs).toEqual(['me']);
+});
+
+it('S71 is fenced before its first plan, too, by the coordinator that it joined at', async () => {
   a.refusal = FENCED_INSTANCE_ID;
-  a.generation = 2;
-  await expect(round(1, a, a)).rejects.toMatchObject({ code: 'LOG_INSTANCE_FENCED' });
-  expect(a.joinedAs.at(-1)).toBe('me');
+  await expect(round(-1, a, a)).rejects.toMatchObject({ code: 'LOG_INSTANCE_FENCED' });
 });

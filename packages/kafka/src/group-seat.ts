@@ -33,7 +33,7 @@ export class GroupSeat {
   readonly #wire: Wire;
   readonly #options: SeatOptions;
   #memberId = '';
-  /** As whom it got a plan, which only a coordinator that keeps it has: who is refused before may be unknown to the next one. */
+  /** As whom it got a plan. Before, only the memory of one coordinator knows that id as the one of its instance. */
   #planned = '';
   /** The join that was answered last. */
   #joined: { readonly memberId: string; readonly generation: number; readonly over: object | undefined } = {
@@ -72,9 +72,9 @@ export class GroupSeat {
       this.#memberId = joined.memberId;
       return undefined;
     }
-    if (!this.#admitted('JoinGroup', joined.error)) return undefined;
-    this.#memberId = joined.memberId;
     const over = lane.answeredOver;
+    if (!this.#admitted('JoinGroup', joined.error, over)) return undefined;
+    this.#memberId = joined.memberId;
     // A generation without a plan lives in its coordinator's memory. Another coordinator, behind another connection, may have made one of that number.
     const reached = this.#joined.over === over ? Math.max(generation, this.#joined.generation) : generation;
     this.#joined = { memberId: joined.memberId, generation: joined.generation, over };
@@ -106,8 +106,9 @@ export class GroupSeat {
     const call = syncGroup(this.membership, PROTOCOL, plan, timeoutMs);
     const synced = await this.#wire.coordinated(GROUP, groupId, call, lane, { deadlineMs: 30_000, signal });
     if (synced.error === ILLEGAL_GENERATION) return 'missed';
-    if (!this.#admitted('SyncGroup', synced.error)) return undefined;
+    const admitted = this.#admitted('SyncGroup', synced.error, lane.answeredOver);
     if (generation !== NONE && lane.answeredOver !== this.#joined.over) return 'missed';
+    if (!admitted) return undefined;
     this.#planned = this.#memberId;
     const assignment = decodeAssignment(synced.assignment);
     if (assignment === undefined) throw foreignGroup(groupId, 'it was given an assignment that no member of ours made');
@@ -132,13 +133,16 @@ export class GroupSeat {
       .catch(() => undefined);
   }
 
-  /** False: join again. */
-  #admitted(request: string, error: number): boolean {
+  /** False: join again. `over`: the connection of the answer. */
+  #admitted(request: string, error: number, over: object | undefined): boolean {
     const { groupId, instanceId } = this.#options;
     if (error === 0) return true;
     if (error === UNKNOWN_MEMBER_ID) this.lost(error);
-    if (error === FENCED_INSTANCE_ID && this.#memberId === this.#planned) throw instanceFenced(groupId, instanceId);
-    if (error === FENCED_INSTANCE_ID) this.#memberId = '';
+    if (error === FENCED_INSTANCE_ID) {
+      const isForgotten = this.#memberId !== '' && this.#memberId !== this.#planned && over !== this.#joined.over;
+      if (!isForgotten) throw instanceFenced(groupId, instanceId);
+      this.#memberId = '';
+    }
     if (error === INCONSISTENT_GROUP_PROTOCOL) throw foreignGroup(groupId, `${request} was refused (error ${error})`);
     if (isMemberFenced(error)) return false;
     throw refused(request, error, { groupId });

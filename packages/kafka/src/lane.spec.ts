@@ -163,6 +163,12 @@ describe('Lane', () => {
       const rejected = expect(lane.send(address, echo('greeting'))).rejects.toThrow(/given up/);
       await greeted;
       await Promise.all([lane[how](), rejected]);
+      if (how === 'close') return;
+      // Before it has connected, too: then it does not even greet.
+      onGreeting = () => expect('greeted').toBe('given up');
+      const early = expect(lane.send(address, echo('early'))).rejects.toThrow(/given up/);
+      lane.cut();
+      await early;
     },
   );
 

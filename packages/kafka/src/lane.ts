@@ -5,6 +5,8 @@ import type { Connection, ConnectionBuilder } from './kafkajs-hook.js';
 import type { Call } from './requests/call.js';
 import { apiVersions, type SpokenVersions } from './requests/cluster.js';
 
+/** One broker that is silent must not use up the patience for all. */
+const GREETING_TIMEOUT_MS = 10_000;
 /** Room for the header of a request, and for most bodies. */
 const FRAME_BYTES = 4_000;
 
@@ -25,6 +27,7 @@ export class Lane {
   /** Not connected, or not told by their brokers which versions these speak. */
   readonly #opening = new Set<Connection>();
   #answeredOver: Connection | undefined;
+  #cuts = 0;
   #closed = false;
 
   constructor(builder: ConnectionBuilder, timeoutMs: number, buffers: BufferPool) {
@@ -63,17 +66,23 @@ export class Lane {
       this.#connections.delete(key);
       connecting.then(end, () => undefined);
     }
-    for (const connection of this.#opening) if (connection.isConnected()) end(connection);
-    this.#opening.clear();
+    this.#giveUpOpening();
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     const connecting = [...this.#connections.values()];
     this.#connections.clear();
-    for (const connection of this.#opening) if (connection.isConnected()) end(connection);
-    this.#opening.clear();
+    this.#giveUpOpening();
     await Promise.all(connecting.map((connection) => connection.then(end, () => undefined)));
+  }
+
+  #giveUpOpening(): void {
+    this.#cuts++;
+    for (const connection of this.#opening) {
+      if (connection.isConnected()) end(connection);
+      else connection.socket?.destroy(givenUp());
+    }
   }
 
   /** Calls go out in the order in which this is called. */
@@ -127,15 +136,17 @@ export class Lane {
   }
 
   async #connect(key: string, address: Address): Promise<Connection> {
+    const cuts = this.#cuts;
     const { pool } = await this.#builder.build(address);
+    if (cuts !== this.#cuts) throw givenUp();
     const connection = pool[0]!;
     connection.setSupportAuthenticationProtocol(true);
     this.#opening.add(connection);
     try {
       await connection.connect();
-      if (!this.#opening.has(connection)) throw new Error('Connection given up');
+      if (cuts !== this.#cuts) throw givenUp();
       // The only request that needs no authentication, which needs its answer.
-      const greeting = apiVersions();
+      const greeting = { ...apiVersions(), timeoutMs: Math.min(this.#timeoutMs, GREETING_TIMEOUT_MS) };
       const { error, versions } = greeting.decode(await this.#exchange(connection, key, greeting));
       if (error === UNSUPPORTED_VERSION) throw tooOld(key, greeting, 'does not speak it');
       if (error !== 0) throw refused('ApiVersions', error, { broker: key });
@@ -161,9 +172,13 @@ export class Lane {
   }
 }
 
+function givenUp(): Error {
+  return new Error('Connection given up');
+}
+
 function end(connection: Connection): void {
   // kafkajs's disconnect waits for what is in flight; a long poll would hold it for its whole wait.
-  connection.rejectRequests(new Error('Connection given up'));
+  connection.rejectRequests(givenUp());
   connection.disconnect().catch(() => undefined);
   connection.socket?.destroy();
 }

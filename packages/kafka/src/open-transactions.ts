@@ -39,7 +39,9 @@ export async function openTransactions(
     const transactionalId = ids.get(producer.producerId);
     const known = transactionalId === undefined ? undefined : await describe(wire, transactionalId);
     const coordinated = known !== undefined && isOpen(known) && isOf(known, producer);
-    if (nowMs - (coordinated ? known.startedAtMs : lastTimestampMs) < olderThanMs) continue;
+    const ageMs = nowMs - (coordinated ? known.startedAtMs : lastTimestampMs);
+    // A record's time may be ahead of ours.
+    if (Math.max(0, ageMs) < olderThanMs) continue;
     found.push(coordinated ? { ...producer, transactionalId, startedAtMs: known.startedAtMs } : producer);
   }
   return found.sort((a, b) => a.partition - b.partition || a.firstOffset - b.firstOffset);

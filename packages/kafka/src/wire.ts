@@ -113,18 +113,23 @@ export class Wire {
   async ask<T>(call: Call<T>): Promise<T> {
     const addresses = [...this.#brokers.values(), ...this.#seeds];
     let last: unknown;
+    let ofVersion: KafkaError | undefined;
+    let unheard = 0;
     for (let tried = 0; tried < addresses.length; tried++) {
       this.assertOpen();
       try {
         return await this.#shared.send(addresses[this.#turn % addresses.length]!, call);
       } catch (error) {
-        // Another broker may speak what this one does not: they differ while a cluster is upgraded.
-        if (error instanceof KafkaError && !OF_VERSION.has(error.code)) throw error;
         last = error;
         this.#turn++;
+        if (!(error instanceof KafkaError)) unheard++;
+        else if (OF_VERSION.has(error.code)) ofVersion = error;
+        else throw error;
       }
     }
-    if (last instanceof KafkaError) throw last;
+    // Brokers differ while a cluster is upgraded: one that was not heard may speak what the others do not.
+    if (ofVersion !== undefined && unheard === 0) throw ofVersion;
+    last = ofVersion ?? last;
     throw unreachable(call.apiName, addresses.map(({ host, port }) => `${host}:${port}`).join(', '), last);
   }
 

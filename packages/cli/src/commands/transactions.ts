@@ -15,7 +15,7 @@ export const transactions: Command = {
     ],
     [
       'transactions abort TOPIC PARTITION OFFSET [--older-than SECONDS] --yes',
-      'ends the one that begins there, and fences its writer',
+      'ends the one that begins there, and fences its writer; one without a coordinator after 15 minutes',
     ],
   ],
   flags: { 'older-than': { type: 'string' } },
@@ -46,6 +46,7 @@ async function abort({ log, say, flags, operands }: Invocation, topic: string): 
       ['transactions abort needs the partition and the offset at which the transaction begins.'],
       `Type: headwater transactions list ${topic}, which names them; then ${typed} --yes`,
     );
+  const seconds = secondsOf(flags, HANGS_AFTER_S);
   const found = (await log().admin.openTransactions(topic, 0)).find(
     (one) => one.partition === Number(partition) && one.firstOffset === Number(offset),
   );
@@ -53,9 +54,8 @@ async function abort({ log, say, flags, operands }: Invocation, topic: string): 
     say({ over: false }, `No open transaction begins at ${topic}-${partition}, offset ${offset}. Nothing was changed.`);
     return 1;
   }
-  const seconds = secondsOf(flags, HANGS_AFTER_S);
   if (found.transactionalId === undefined && !(await isOlder(log(), found, seconds))) {
-    const why = `No coordinator knows it, and it is younger than ${seconds} s: ending it on its partition alone would tear what may yet be committed.`;
+    const why = `No coordinator knows it, and its last record is younger than ${seconds} s: ending it on its partition alone would tear what may yet be committed.`;
     say({ over: false, ...plain(found) }, `${line(found)}\n${why} Wait, or type: ${typed} --older-than 0 --yes`);
     return 1;
   }

@@ -7,7 +7,7 @@ const POLL_MS = 250;
 
 /**
  * Calls `take` for every record that is committed now, from `from` on (default: all of the log), in order per partition. Rejects when the topic is
- * missing; with LOG_READ_STALLED when nothing more came for 30 seconds although there is more.
+ * missing; with LOG_READ_STALLED when nothing more came for some 30 seconds although there is more.
  */
 export async function readCommitted(
   log: Log,

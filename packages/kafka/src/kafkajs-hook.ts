@@ -3,6 +3,7 @@ import net from 'node:net';
 import tls from 'node:tls';
 import kafkajs from 'kafkajs';
 import type { ISocketFactory, Kafka } from 'kafkajs';
+import { Frames } from './frames.js';
 import { KafkaError } from './kafka.errors.js';
 import type { SpokenVersions } from './requests/cluster.js';
 import { kafkajsSasl, type SaslOptions } from './sasl.js';
@@ -10,8 +11,8 @@ import { kafkajsSasl, type SaslOptions } from './sasl.js';
 const SUPPORTED = '2.2.4';
 
 /**
- * What is used of kafkajs's connection: correlation, time-outs, the framing of answers, TLS, SASL and its renewal. Requests are framed
- * by `Lane`: kafkajs would copy each one twice, into zeroed memory.
+ * What is used of kafkajs's connection: correlation, time-outs, TLS, SASL and its renewal. Requests are framed by `Lane`: kafkajs would copy each one twice,
+ * into zeroed memory. Answers are framed by `Frames`: it would keep all pieces of one, and copy them when the last has come.
  */
 export interface Connection {
   readonly clientId: string;
@@ -32,6 +33,15 @@ export interface Connection {
   setSupportAuthenticationProtocol(supported: boolean): void;
 }
 
+/** What kafkajs does with what arrives. */
+interface Receiving extends Connection {
+  /** There while it authenticates. */
+  readonly authHandlers: { onSuccess(answer: Buffer): void } | null;
+  /** Whether the answer that it waits for is a frame. */
+  readonly authExpectResponse: boolean;
+  processData(chunk: Buffer): void;
+}
+
 interface RequestQueue {
   /** Sends now, and settles the entry with the answer, a time-out or the end of the connection. */
   push(request: {
@@ -47,6 +57,7 @@ interface RequestQueue {
     readonly requestTimeout: number;
     readonly sendRequest: () => void;
   }): void;
+  fulfillRequest(answer: { readonly correlationId: number; readonly payload: Buffer; readonly size: number }): void;
 }
 
 /** Makes connections with the user's TLS and SASL settings. Connecting is up to the caller. */
@@ -71,19 +82,27 @@ export function kafkajsClient(options: ClientOptions): {
   readonly connections: ConnectionBuilder;
 } {
   assertVersion();
-  const kafka = new kafkajs.Kafka({
-    brokers: [...options.brokers],
-    clientId: options.clientId,
-    ssl: options.ssl,
-    sasl: options.sasl && kafkajsSasl(options.sasl),
-    // A floor: kafkajs takes the larger of this and the call's own time-out.
-    requestTimeout: 1_000,
-    connectionTimeout: 3_000,
-    authenticationTimeout: 10_000,
-    socketFactory: quickSockets(options.connect),
-    logLevel: kafkajs.logLevel.NOTHING,
-    retry: { retries: 5, initialRetryTime: 50, maxRetryTime: 1_000 },
-  });
+  const client = (socketFactory: ISocketFactory) =>
+    new kafkajs.Kafka({
+      brokers: [...options.brokers],
+      clientId: options.clientId,
+      ssl: options.ssl,
+      sasl: options.sasl && kafkajsSasl(options.sasl),
+      // A floor: kafkajs takes the larger of this and the call's own time-out.
+      requestTimeout: 1_000,
+      connectionTimeout: 3_000,
+      authenticationTimeout: 10_000,
+      socketFactory,
+      logLevel: kafkajs.logLevel.NOTHING,
+      retry: { retries: 5, initialRetryTime: 50, maxRetryTime: 1_000 },
+    });
+  return {
+    kafka: client(quickSockets(options.connect, (address) => net.connect(address))),
+    connections: connectionsOf(client(quickSockets(options.connect, connectReading))),
+  };
+}
+
+function connectionsOf(kafka: Kafka): ConnectionBuilder {
   const hook = Object.getOwnPropertySymbols(kafka).find(
     ({ description }) => description === 'private:Kafka:createCluster',
   );
@@ -96,7 +115,37 @@ export function kafkajsClient(options: ClientOptions): {
       'the private hook "private:Kafka:createCluster" is missing; another package may have patched kafkajs',
     );
   }
-  return { kafka, connections };
+  return {
+    build: async (address) => {
+      const built = await connections.build(address);
+      for (const connection of built.pool) frameAnswers(connection as Receiving);
+      return built;
+    },
+  };
+}
+
+/** Has the answers of `connection` cut by `Frames`, and handed on as kafkajs would. */
+function frameAnswers(connection: Receiving): void {
+  if (typeof connection.processData !== 'function')
+    throw unsupported('its connection has no processData; another package may have patched kafkajs');
+  const frames = new Frames((frame) => {
+    if (connection.authHandlers) connection.authHandlers.onSuccess(frame);
+    else
+      connection.requestQueue.fulfillRequest({
+        correlationId: frame.readInt32BE(4),
+        payload: frame.subarray(8),
+        size: frame.length - 4,
+      });
+  });
+  connection.processData = (chunk) => {
+    if (connection.authHandlers && !connection.authExpectResponse)
+      return connection.authHandlers.onSuccess(Buffer.from(chunk));
+    try {
+      frames.push(chunk);
+    } catch (error) {
+      connection.socket?.destroy(error as Error);
+    }
+  };
 }
 
 function assertVersion(): void {
@@ -114,8 +163,26 @@ function unsupported(found: string): KafkaError {
   );
 }
 
+/** All connections read into it, one after the other: it stays in the processor's cache, where kafkajs's sockets take fresh memory for each piece. */
+const arrivals = Buffer.allocUnsafeSlow(1 << 16);
+
+/** A connection whose listeners get views of `arrivals`, and copy what they keep before they return. */
+function connectReading(address: { host: string; port: number }): net.Socket {
+  const socket: net.Socket = net.connect({
+    ...address,
+    onread: {
+      buffer: arrivals,
+      callback: (length, bytes) => socket.emit('data', bytes.subarray(0, length)),
+    },
+  });
+  return socket;
+}
+
 /** kafkajs leaves Nagle's algorithm on, which holds back the small requests of a transaction. */
-function quickSockets(reroute: ClientOptions['connect']): ISocketFactory {
+function quickSockets(
+  reroute: ClientOptions['connect'],
+  connect: (address: { host: string; port: number }) => net.Socket,
+): ISocketFactory {
   return ({ host, port, ssl, onConnect }) => {
     const address = reroute?.(host, port) ?? { host, port };
     const socket = ssl
@@ -123,7 +190,7 @@ function quickSockets(reroute: ClientOptions['connect']): ISocketFactory {
           { ...address, ...(net.isIP(host) ? {} : { servername: host }), ...(ssl as tls.ConnectionOptions) },
           onConnect,
         )
-      : net.connect(address, onConnect);
+      : connect(address).on('connect', onConnect);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 60_000);
     return socket;

@@ -1,4 +1,5 @@
-import { BufferPool, type OutRecord } from '@headwater/core';
+import { BufferPool, type LogRecord, type OutRecord } from '@headwater/core';
+import { FetchedRecords, type FetchedBytes } from './fetched.js';
 import type { Packer } from './codecs.js';
 import { encodeBatch, type BatchOptions, type BatchProducer } from './record-batch.js';
 
@@ -11,4 +12,15 @@ export function recordBatch(
   kind: BatchOptions['kind'] = 'transactional',
 ): Buffer {
   return encodeBatch(records, producer, nowMs, { packer, kind, buffers: new BufferPool() }).bytes;
+}
+
+/** All that can be read of `fetched`, in portions. */
+export function decodeFetched(
+  fetched: FetchedBytes,
+  portionBytes = Infinity,
+): { records: LogRecord[]; nextOffset: number } {
+  const decoder = new FetchedRecords(fetched);
+  const records: LogRecord[] = [];
+  while (!decoder.done) records.push(...decoder.read(portionBytes).records);
+  return { records, nextOffset: decoder.nextOffset };
 }

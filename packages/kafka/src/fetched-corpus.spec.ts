@@ -2,9 +2,9 @@ import { crc32c } from '@node-rs/crc32';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { seededRandom } from '@headwater/testing';
 import { BATCH_HEADER_BYTES, type Header, type LogRecord, type OutRecord } from '@headwater/core';
-import { recordBatch } from './batch.testing.js';
+import { decodeFetched, recordBatch } from './batch.testing.js';
 import { packer, type Compression } from './codecs.js';
-import { decodeFetched, endOfBatches } from './fetched.js';
+import { endOfBatches } from './fetched.js';
 import { KafkaError } from './kafka.errors.js';
 
 const SEED = Number(process.env['HEADWATER_SEED'] ?? 107);

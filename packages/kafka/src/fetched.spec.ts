@@ -2,8 +2,8 @@ import { gzipSync } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import { describe, expect, it } from '@jest/globals';
 import { recordBytesAtMost, type OutRecord } from '@headwater/core';
-import { recordBatch } from './batch.testing.js';
-import { decodeFetched, type AbortedTransaction } from './fetched.js';
+import { decodeFetched, recordBatch } from './batch.testing.js';
+import { FetchedRecords, type AbortedTransaction } from './fetched.js';
 
 const A = 1n;
 const B = 2n;
@@ -126,6 +126,29 @@ describe('the filter of aborted transactions', () => {
     );
     expect(values(decode(0, [packed(1, gzipSync)]))).toEqual(['packed']);
   });
+
+  it('gives what stands before a batch that cannot be read, and then the error, however often it is asked', () => {
+    const spoilt = data(12, A, 'spoilt');
+    spoilt[spoilt.length - 1]! ^= 1;
+    const bytes = Buffer.concat([data(10, A, 'a', 'b'), spoilt, data(13, A, 'behind')]);
+    const fetched = new FetchedRecords({ topic: 't', partition: 0, from: 10, bytes, aborted: [] });
+    expect(fetched.read().records.map(({ value }) => value!.toString())).toEqual(['a', 'b']);
+    for (let n = 0; n < 2; n++) {
+      expect(() => fetched.read()).toThrow(
+        expect.objectContaining({ code: 'LOG_CORRUPT', facts: { topic: 't', partition: 0, offset: 12 } }),
+      );
+      expect([fetched.nextOffset, fetched.done]).toEqual([12, false]);
+    }
+  });
+
+  it('gives nothing of a batch of which a later record cannot be read', () => {
+    const bad = data(12, A, 'first', 'second');
+    bad[bad.length - 1] = 2; // the second claims a header
+    const bytes = Buffer.concat([data(10, A, 'a', 'b'), sealed(bad)]);
+    const fetched = new FetchedRecords({ topic: 't', partition: 0, from: 10, bytes, aborted: [] });
+    expect(fetched.read().records.map(({ offset }) => offset)).toEqual([10, 11]);
+    expect(() => fetched.read()).toThrow(expect.objectContaining({ code: 'LOG_CORRUPT' }));
+  });
 });
 
 const producer = (producerId: bigint) => ({ producerId, epoch: 0, baseSequence: 0 });
@@ -172,8 +195,12 @@ function sealed(bytes: Buffer): Buffer {
   return bytes;
 }
 
+/** At once, and batch by batch: the filter knows where it is from one portion to the next. */
 function decode(from: number, batches: readonly Buffer[], aborted: readonly AbortedTransaction[] = []) {
-  return decodeFetched({ topic: 't', partition: 0, from, bytes: Buffer.concat(batches), aborted });
+  const fetched = { topic: 't', partition: 0, from, bytes: Buffer.concat(batches), aborted };
+  const whole = decodeFetched(fetched);
+  expect(decodeFetched(fetched, 1)).toEqual(whole);
+  return whole;
 }
 
 function values({ records }: ReturnType<typeof decodeFetched>): (string | undefined)[] {

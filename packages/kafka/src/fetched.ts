@@ -1,5 +1,5 @@
 import { crc32c } from '@node-rs/crc32';
-import { BATCH_HEADER_BYTES, type Header, type LogRecord } from '@headwater/core';
+import { BATCH_HEADER_BYTES, bufferView, type Header, type LogRecord } from '@headwater/core';
 import { ByteReader, readInt64 } from './bytes.js';
 import { decompress } from './codecs.js';
 import { KafkaError } from './kafka.errors.js';
@@ -19,17 +19,12 @@ export interface FetchedBytes {
   readonly before?: number;
   readonly bytes: Buffer;
   readonly aborted: readonly AbortedTransaction[];
-  /** Reading ends with the batch that fills it. Default: none. */
-  readonly maxUnpackedBytes?: number;
 }
 
-export interface DecodedBatch {
+export interface DecodedBatches {
   readonly records: LogRecord[];
-  readonly nextOffset: number;
   /** What the batches read take when they are unpacked. */
   readonly unpackedBytes: number;
-  /** What they took in the answer. */
-  readonly packedBytes: number;
 }
 
 const CODEC = 7;
@@ -40,56 +35,119 @@ const MAGIC_AT = 16;
 const NO_HEADERS: readonly Header[] = [];
 
 /**
- * The committed records from `from` on, and the offset to read next. Records of aborted transactions and markers are left out; a batch cut
- * off at the end is left for the next fetch. Keys and values are views of `bytes`. Throws LOG_CORRUPT or
- * LOG_CODEC_MISSING, the first with topic, partition and offset; then nothing of these bytes counts as read.
+ * The committed records from `from` on. Records of aborted transactions and markers are left out; a batch cut off at the end is left for the next fetch. Keys
+ * and values are views of `bytes`.
  */
-export function decodeFetched(fetched: FetchedBytes): DecodedBatch {
-  const { bytes, from, before = Infinity, maxUnpackedBytes = Infinity } = fetched;
-  // The broker lists aborted transactions in the order they ended; the filter opens them in the order they began.
-  const aborted = [...fetched.aborted].sort((a, b) => a.firstOffset - b.firstOffset);
-  const open = new Set<bigint>();
-  const records: LogRecord[] = [];
-  let listed = 0;
-  let nextOffset = from;
-  let unpackedBytes = 0;
-  let at = 0;
-  while (at + MAGIC_AT < bytes.length && unpackedBytes < maxUnpackedBytes) {
+export class FetchedRecords {
+  readonly #fetched: FetchedBytes;
+  /** The broker lists them in the order they ended; the filter opens them in the order they began. */
+  readonly #aborted: readonly AbortedTransaction[];
+  readonly #open = new Set<bigint>();
+  #listed = 0;
+  #at = 0;
+  #nextOffset: number;
+  #done = false;
+
+  constructor(fetched: FetchedBytes) {
+    this.#fetched = fetched;
+    this.#aborted = [...fetched.aborted].sort((a, b) => a.firstOffset - b.firstOffset);
+    this.#nextOffset = fetched.from;
+  }
+
+  /** The offset behind what was read. */
+  get nextOffset(): number {
+    return this.#nextOffset;
+  }
+
+  /** Nothing more can be read of these bytes. */
+  get done(): boolean {
+    return this.#done;
+  }
+
+  /**
+   * The next batches; the one that fills `maxUnpackedBytes` is the last. What stands before a batch that cannot be read is given first; then this throws LOG_CORRUPT with topic, partition and
+   * offset, or LOG_CODEC_MISSING.
+   */
+  read(maxUnpackedBytes = Infinity): DecodedBatches {
+    const records: LogRecord[] = [];
+    const from = this.#at;
+    let unpackedBytes = 0;
+    while (!this.#done && unpackedBytes < maxUnpackedBytes) {
+      const before = records.length;
+      try {
+        unpackedBytes += this.#readBatch(records);
+      } catch (error) {
+        records.length = before;
+        if (this.#at === from) throw error;
+        break;
+      }
+    }
+    return { records, unpackedBytes };
+  }
+
+  /** Returns how many bytes were unpacked. */
+  #readBatch(records: LogRecord[]): number {
+    const fetched = this.#fetched;
+    const { bytes, before = Infinity } = fetched;
+    const at = this.#at;
+    if (at + MAGIC_AT >= bytes.length) return this.skip();
     const baseOffset = readInt64(bytes, at);
     const end = at + 12 + bytes.readInt32BE(at + 8);
-    checkFrame(fetched, at, end, at === 0 ? from : baseOffset);
-    if (end > bytes.length) break;
+    checkFrame(fetched, at, end, at === 0 ? fetched.from : baseOffset);
+    if (end > bytes.length) return this.skip();
     checkSum(fetched, at, end, baseOffset);
     // lastOffsetDelta survives compaction; the last record's offset does not, and would read the same hole for ever.
     const lastOffset = baseOffset + bytes.readInt32BE(at + 23);
     // The base offset stands outside the CRC: a wrong one would move records, or skip them in silence.
-    if ((at === 0 ? lastOffset : baseOffset) < nextOffset || lastOffset < baseOffset) {
-      throw corrupt(fetched, nextOffset, `a batch claims the offsets ${baseOffset} to ${lastOffset}, out of order`);
+    if ((at === 0 ? lastOffset : baseOffset) < this.#nextOffset || lastOffset < baseOffset) {
+      throw corrupt(
+        fetched,
+        this.#nextOffset,
+        `a batch claims the offsets ${baseOffset} to ${lastOffset}, out of order`,
+      );
     }
     // Became stable after the broker looked, or claims offsets that do not exist: the next fetch tells.
-    if (lastOffset >= before) break;
-    const attributes = bytes.readInt16BE(at + 21);
-    if (attributes & TRANSACTIONAL) {
-      for (; listed < aborted.length && aborted[listed]!.firstOffset <= lastOffset; listed++) {
-        open.add(aborted[listed]!.producerId);
-      }
-    }
-    const producerId = bytes.readBigInt64BE(at + 43);
+    if (lastOffset >= before) return this.skip();
+    let unpackedBytes = 0;
     try {
-      // Only a control batch is a marker: a data key may hold the very same bytes (S49).
-      if (attributes & CONTROL) {
-        if (bytes.readInt32BE(at + 57) > 0 && isAbortMarker(bytes, at)) open.delete(producerId);
-      } else if (!(attributes & TRANSACTIONAL) || !open.has(producerId)) {
-        unpackedBytes += readRecords(fetched, at, end, baseOffset, attributes, records);
-      }
+      unpackedBytes = this.#readSound(at, end, baseOffset, lastOffset, records);
     } catch (cause) {
       if (cause instanceof KafkaError) throw cause;
       throw corrupt(fetched, baseOffset, 'the batch fits its CRC-32C, and its records cannot be read', cause);
     }
-    nextOffset = lastOffset + 1;
-    at = end;
+    this.#nextOffset = lastOffset + 1;
+    this.#at = end;
+    return unpackedBytes;
   }
-  return { records, nextOffset, unpackedBytes, packedBytes: at };
+
+  #readSound(at: number, end: number, baseOffset: number, lastOffset: number, records: LogRecord[]): number {
+    const { bytes } = this.#fetched;
+    const attributes = bytes.readInt16BE(at + 21);
+    if (attributes & TRANSACTIONAL) this.#begin(lastOffset);
+    const producerId = bytes.readBigInt64BE(at + 43);
+    // Only a control batch is a marker: a data key may hold the very same bytes (S49).
+    if (attributes & CONTROL) {
+      if (bytes.readInt32BE(at + 57) > 0 && isAbortMarker(bytes, at)) this.#open.delete(producerId);
+      return 0;
+    }
+    if (attributes & TRANSACTIONAL && this.#open.has(producerId)) return 0;
+    return readRecords(this.#fetched, at, end, baseOffset, attributes, records);
+  }
+
+  /** Aborted transactions whose first record stands up to here. */
+  #begin(lastOffset: number): void {
+    for (; this.#listed < this.#aborted.length; this.#listed++) {
+      const { firstOffset, producerId } = this.#aborted[this.#listed]!;
+      if (firstOffset > lastOffset) return;
+      this.#open.add(producerId);
+    }
+  }
+
+  /** Passes by what is left. */
+  skip(): 0 {
+    this.#done = true;
+    return 0;
+  }
 }
 
 /** Where reading will go on behind the whole batches of `bytes`, if they are sound: by their headers alone. */
@@ -122,7 +180,8 @@ function checkFrame(fetched: FetchedBytes, at: number, end: number, offset: numb
 
 function checkSum(fetched: FetchedBytes, at: number, end: number, offset: number): void {
   const { bytes } = fetched;
-  if (crc32c(bytes.subarray(at + 21, end)) === bytes.readUInt32BE(at + 17)) return;
+  if (crc32c(bufferView(bytes.buffer, bytes.byteOffset + at + 21, end - at - 21)) === bytes.readUInt32BE(at + 17))
+    return;
   throw corrupt(fetched, offset, 'the batch does not fit its CRC-32C');
 }
 

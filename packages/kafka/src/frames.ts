@@ -1,6 +1,8 @@
 const SIZE_BYTES = 4;
 /** The correlation id is part of every answer. */
 const LEAST_BYTES = 4;
+/** Far above any answer. The first bytes of HTTP, and of a refusal by TLS, claim more. */
+const MOST_BYTES = 256 << 20;
 
 /**
  * Cuts what one connection brings into frames, each with its size before it (protocol guide, "Protocol Primitives"), in memory of its own. Bytes are copied as
@@ -31,7 +33,8 @@ export class Frames {
 
   #begin(): void {
     const size = this.#size.readInt32BE(0);
-    if (size < LEAST_BYTES) throw new RangeError(`a frame claims a size of ${size} bytes: does a Kafka broker listen there?`);
+    if (size < LEAST_BYTES || size > MOST_BYTES)
+      throw new RangeError(`an answer claims a size of ${size} bytes: no Kafka broker listens there, or it wants TLS`);
     this.#frame = Buffer.allocUnsafe(SIZE_BYTES + size);
     this.#size.copy(this.#frame);
   }

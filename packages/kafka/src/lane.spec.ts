@@ -85,9 +85,9 @@ beforeEach(async () => {
   await once(server, 'listening');
   address = { host: '127.0.0.1', port: (server.address() as net.AddressInfo).port };
   buffers = new WatchedPool();
-  const { connections } = kafkajsClient({ brokers: [`127.0.0.1:${address.port}`], clientId: 'lane' });
-  lane = new Lane(connections, 1_000, buffers);
+  lane = new Lane(connections(), 1_000, buffers);
 });
+const connections = () => kafkajsClient({ brokers: [`127.0.0.1:${address.port}`], clientId: 'lane' }).connections;
 afterEach(async () => {
   await lane.close();
   for (const socket of sockets) socket.destroy();
@@ -194,5 +194,20 @@ describe('Lane', () => {
     await expect(before).rejects.toThrow(/ended|given up/);
     onFrame = (_, answer) => answer();
     expect(await lane.send(address, echo('after'))).toBe('after');
+  });
+
+  it('says that no broker listens where something else than Kafka answers, and asks anew the next time', async () => {
+    await lane.send(address, echo('connected'));
+    onFrame = () => sockets.at(-1)!.write('HTTP/1.1 400 Bad Request\r\n\r\n');
+    await expect(lane.send(address, echo('asked'))).rejects.toThrow('no Kafka broker listens there, or it wants TLS');
+    onFrame = (_, answer) => answer();
+    expect(await lane.send(address, echo('again'))).toBe('again');
+  });
+
+  it('reads answers that arrive on several connections at once, each its own', async () => {
+    const lanes = [1, 2, 3].map(() => new Lane(connections(), 1_000, buffers));
+    const texts = lanes.map((_, n) => `${n}`.repeat(3_000_000));
+    expect(await Promise.all(lanes.map((one, n) => one.send(address, echo(texts[n]!))))).toEqual(texts);
+    await Promise.all(lanes.map((one) => one.close()));
   });
 });

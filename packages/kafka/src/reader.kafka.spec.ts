@@ -92,31 +92,60 @@ describe('reader', () => {
     await close();
   });
 
-  it('asks once for what comes next while records are handled, and passes it by when another place is sought', async () => {
+  /** A topic of `count` batches of one record, each its number, and a log that counts the fetches it sends. */
+  async function counting(count: number, bytes: number, options: { maxPollBytes?: number } = {}) {
     const topic = await newTopic(log);
     const a = await writer();
-    for (let n = 0; n < 30; n++) await a.transact(one(topic, `${n}`.padEnd(5_000, '.')));
-    await committedRecords(log, topic);
+    for (let n = 0; n < count; n++) await a.transact(one(topic, `${n}`.padEnd(bytes, '.')));
+    // A marker may stand behind the record of the transaction after it: where each is, only the log tells.
+    const offsets = (await committedRecords(log, topic)).map(({ offset }) => offset);
     const [host, port] = testBrokers()[0]!.split(':') as [string, string];
     const proxy = await faultProxy({ target: { host, port: Number(port) }, protocol: 'kafka' });
     let fetches = 0;
     proxy.decide = ({ apiName }) => ((fetches += apiName === 'Fetch' ? 1 : 0), undefined);
-    const behind = testLog({ connect: proxy.connect, maxPollBytes: 15_000 });
+    const behind = testLog({ connect: proxy.connect, ...options });
     const reader = behind.reader();
     reader.seek(topic, 0, 0);
-    const numbers = async () =>
+    const numbers = async (): Promise<number[]> =>
       texts(recordsOf(await reader.poll({ maxWaitMs: 10_000 }))).map((text) => Number.parseInt(text!, 10));
+    const close = () => behind.close().then(() => proxy.close());
+    return { topic, offsets, reader, numbers, fetches: () => fetches, close };
+  }
+
+  it('asks once for what comes next while records are handled, and passes it by when another place is sought', async () => {
+    const { topic, offsets, reader, numbers, fetches, close } = await counting(30, 5_000, { maxPollBytes: 15_000 });
     const first = await numbers();
-    await until(() => (fetches === 2 ? true : undefined));
+    await until(() => (fetches() === 2 ? true : undefined));
     const second = await numbers();
     expect(second[0]).toBe(first.at(-1)! + 1);
-    await until(() => (fetches === 3 ? true : undefined));
-    reader.seek(topic, 0, 2 * 20);
+    await until(() => (fetches() === 3 ? true : undefined));
+    reader.seek(topic, 0, offsets[20]!);
     expect((await numbers())[0]).toBe(20);
     reader.drop(topic, 0);
     expect(await reader.poll({ maxWaitMs: 50 })).toEqual([]);
-    await behind.close();
-    await proxy.close();
+    await close();
+  });
+
+  it('hands out in portions what one fetch brought, each record once, and passes by what waits when another place is sought', async () => {
+    const { topic, offsets, reader, numbers, fetches, close } = await counting(24, 100_000);
+    const portions = [await numbers(), await numbers(), await numbers()];
+    expect(portions.flat()).toEqual(portions.flat().map((_, n) => n));
+    for (const portion of portions) expect(portion.length).toBeLessThanOrEqual(3);
+    // The one they came of, and the one behind it.
+    await until(() => (fetches() === 2 ? true : undefined));
+    const rest: number[] = [];
+    while (rest.at(-1) !== 23) rest.push(...(await numbers()));
+    expect(rest.map((n) => n - portions.flat().length)).toEqual(rest.map((_, n) => n));
+    expect(fetches()).toBeLessThanOrEqual(4);
+    reader.seek(topic, 0, 0);
+    expect((await numbers())[0]).toBe(0);
+    reader.seek(topic, 0, offsets[20]!);
+    expect((await numbers())[0]).toBe(20);
+    reader.seek(topic, 0, 0);
+    expect((await numbers())[0]).toBe(0);
+    reader.drop(topic, 0);
+    expect(await reader.poll({ maxWaitMs: 50 })).toEqual([]);
+    await close();
   });
 
   async function readTo(topic: string, from: number, last: string, reader = log.reader()): Promise<LogRecord[]> {

@@ -1,6 +1,7 @@
+import { setImmediate } from 'node:timers/promises';
 import type { FetchedBatch, LogReader, TopicPartition } from '@headwater/core';
 import { keepFreedMemory } from './freed-memory.js';
-import { decodeFetched, endOfBatches } from './fetched.js';
+import { FetchedRecords, endOfBatches } from './fetched.js';
 import { CORRUPT_MESSAGE, KafkaError, OFFSET_OUT_OF_RANGE, isRetriable, refused } from './kafka.errors.js';
 import { closedError, type Lane } from './lane.js';
 import {
@@ -15,11 +16,13 @@ import {
 import { wait } from './wait.js';
 import type { Wire } from './wire.js';
 
-/** `maxBytes` of unpacked batches end a poll; a batch is never cut, so the one that fills it may reach beyond. */
+/** `maxBytes` are fetched at once, and end a poll when unpacked; a batch is never cut, so the one that fills it may reach beyond. */
 export interface ReaderLimits {
   readonly maxBytes: number;
 }
 
+/** Handed out at once. More would leave the processor's cache, and the connections full, before it is handled. */
+const PORTION_BYTES = 256 << 10;
 /** At most so much of one partition per fetch, so that one with a long backlog leaves room for others. */
 const PARTITION_SHARE = 2;
 /** How long a topic that was read may be unknown to the brokers before it counts as deleted: some are late after a restart. */
@@ -28,15 +31,29 @@ const DEFAULT_MAX_WAIT_MS = 250;
 /** How much later than asked a broker's answer may come before poll returns without it. */
 const GRACE_MS = 100;
 
-/** One fetch on its way to one leader. It outlives the poll that began it, so that a slow leader holds back nobody; what was sought or dropped meanwhile is passed by. */
+/**
+ * One fetch of one leader, from its request until all that it brought is handed out. It outlives the poll that began it, so that a slow leader holds back nobody; what was sought or
+ * dropped meanwhile is passed by.
+ */
 interface Flight {
   readonly nodeId: number;
   readonly asked: ReadonlyMap<string, FetchPartition>;
   readonly limits: FetchLimits;
   landing: Promise<void>;
-  partitions?: readonly FetchedPartition[];
-  /** The leader did not answer, or a partition has moved away. */
+  /** The leader did not answer, and that is not yet dealt with. */
   lost?: unknown;
+  /** Partitions that the leader refused, as well. */
+  refused: readonly FetchedPartition[];
+  /** What it brought and is not handed out. */
+  left: readonly Arrival[];
+  /** What comes behind it is asked for, or need not be. */
+  followed: boolean;
+}
+
+/** What came of one partition. */
+interface Arrival {
+  readonly fetched: FetchedPartition;
+  readonly records: FetchedRecords;
 }
 
 /** The topic's id is learned by the first fetch and kept: these offsets belong to no other topic of that name. */
@@ -47,13 +64,14 @@ export class KafkaReader implements LogReader {
   readonly #lane: Lane;
   readonly #limits: ReaderLimits;
   readonly #positions = new Map<string, Position>();
+  /** On their way, at most one per leader. */
   readonly #flights = new Map<number, Flight>();
+  /** In the order in which they landed, at most two per leader: the first is handed out, behind it the next is asked for. */
+  #landed: Flight[] = [];
   readonly #closing = new AbortController();
   readonly #stoppable = { order: 1, stop: () => this.close() } as const;
 
   readonly #missingSince = new Map<string, number>();
-  /** How many unpacked bytes came of one fetched byte: what would be thrown away is not asked for. */
-  #expansion = 1;
 
   constructor(wire: Wire, limits: ReaderLimits) {
     this.#wire = wire;
@@ -82,21 +100,20 @@ export class KafkaReader implements LogReader {
       if (signal?.aborted) return [];
       const leftMs = Math.max(0, deadline - performance.now());
       const launched = await this.#launch(Math.ceil(leftMs));
-      if (this.#flights.size > 0) await this.#landing(leftMs + GRACE_MS, signal);
+      // A turn of the event loop, in which connections are read: brokers send on while this is handed out.
+      if (this.#landed.length > 0) await setImmediate();
+      else if (this.#flights.size > 0) await this.#landing(leftMs + GRACE_MS, signal);
       if (signal?.aborted) {
         // The broker would hold the fetch for the rest of its wait, and the next poll behind it.
         this.#lane.cut();
         this.#flights.clear();
         return [];
       }
-      const landed = [...this.#flights.values()].filter(
-        (flight) => flight.partitions !== undefined || flight.lost !== undefined,
-      );
-      const batches = await this.#unload(landed);
+      const { batches, failed } = await this.#unload();
       if (batches.length > 0 || performance.now() >= deadline) return batches;
-      const failed = landed.some(({ lost }) => lost !== undefined) || launched === 'incomplete';
-      if (failed || this.#positions.size === 0) {
-        const pauseMs = failed ? Math.min(50, deadline - performance.now()) : deadline - performance.now();
+      const impeded = failed || launched === 'incomplete';
+      if (impeded || this.#positions.size === 0) {
+        const pauseMs = impeded ? Math.min(50, deadline - performance.now()) : deadline - performance.now();
         await wait(pauseMs, signal, this.#closing.signal, this.#wire.closing.signal);
       }
     }
@@ -106,10 +123,11 @@ export class KafkaReader implements LogReader {
     this.#closing.abort();
     this.#wire.dismiss(this.#stoppable);
     this.#flights.clear();
+    this.#landed = [];
     await this.#wire.release(this.#lane);
   }
 
-  /** Sends a fetch to every leader that has none on its way. */
+  /** Sends a fetch to every leader of which nothing is on its way or waits. */
   async #launch(maxWaitMs: number): Promise<'complete' | 'incomplete'> {
     const positions = [...this.#positions.values()];
     if (positions.length === 0) return 'complete';
@@ -120,9 +138,9 @@ export class KafkaReader implements LogReader {
       if (error instanceof KafkaError && !error.retryable) throw error;
       return 'incomplete';
     }
-    const share = this.#limits.maxBytes / this.#expansion / Math.max(1, byLeader.led.size);
+    const share = this.#limits.maxBytes / Math.max(1, byLeader.led.size);
     for (const [nodeId, positions] of byLeader.led) {
-      if (this.#flights.has(nodeId)) continue;
+      if (this.#flights.has(nodeId) || this.#landed.some((flight) => flight.nodeId === nodeId)) continue;
       const asked = positions.map((position) => this.#identified(position));
       this.#fetch(nodeId, asked, { maxWaitMs, ...limitsOf(share) });
     }
@@ -172,28 +190,44 @@ export class KafkaReader implements LogReader {
       asked: new Map(asked.map((position) => [`${position.topic}/${position.partition}`, position])),
       limits,
       landing: Promise.resolve(),
+      refused: [],
+      left: [],
+      followed: false,
     };
     flight.landing = this.#wire.send(nodeId, fetch(asked, limits, this.#wire.requestTimeoutMs), this.#lane).then(
-      (answer) => {
-        if (answer.error === 0) flight.partitions = answer.partitions;
-        else flight.lost = refused('Fetch', answer.error);
+      ({ error, partitions }) => {
+        if (error === 0) this.#land(flight, partitions);
+        else this.#land(flight, [], refused('Fetch', error));
       },
-      (error: unknown) => {
-        flight.lost = error;
-      },
+      (error: unknown) => this.#land(flight, [], error),
     );
     this.#flights.set(nodeId, flight);
   }
 
+  #land(flight: Flight, partitions: readonly FetchedPartition[], lost?: unknown): void {
+    // Nobody waits for it any more.
+    if (this.#flights.get(flight.nodeId) !== flight) return;
+    this.#flights.delete(flight.nodeId);
+    flight.lost = lost;
+    flight.refused = partitions.filter(({ error }) => error !== 0);
+    flight.left = partitions
+      .filter(({ error, bytes }) => error === 0 && bytes.length > 0)
+      .map((fetched) => {
+        const { offset: from } = flight.asked.get(`${fetched.topic}/${fetched.partition}`)!;
+        return { fetched, records: new FetchedRecords({ ...fetched, from, before: fetched.lastStableOffset }) };
+      });
+    this.#landed.push(flight);
+  }
+
   /**
-   * Asks for what comes behind a flight that has landed, so that the broker works while that is decoded and handled. Only where it told of
+   * Asks for what comes behind a flight that has landed, before any of it is handed out, so that the broker works meanwhile. Only where it told of
    * more: then it answers at once, and nobody who seeks waits for it. Should the place turn out to be another one, the answer is passed by.
    */
-  #fetchOn({ nodeId, asked, limits, partitions = [] }: Flight): void {
+  #fetchOn({ nodeId, asked, limits, left }: Flight): void {
     const ends = new Map<string, number>();
     let more = false;
-    for (const { topic, partition, error, bytes, lastStableOffset } of partitions) {
-      if (error !== 0) return;
+    for (const { fetched } of left) {
+      const { topic, partition, bytes, lastStableOffset } = fetched;
       const key = `${topic}/${partition}`;
       const { offset } = asked.get(key)!;
       const end = endOfBatches(bytes, offset, lastStableOffset);
@@ -222,8 +256,7 @@ export class KafkaReader implements LogReader {
       (flight) =>
         new Promise<void>((resolve) => {
           void flight.landing.then(() => {
-            if (flight.lost !== undefined || flight.partitions?.some((of) => of.error !== 0 || of.bytes.length > 0))
-              resolve();
+            if (flight.lost !== undefined || flight.refused.length + flight.left.length > 0) resolve();
           });
         }),
     );
@@ -232,55 +265,76 @@ export class KafkaReader implements LogReader {
     over.abort();
   }
 
-  /** Decodes everything before it moves any position: an error must lose nothing that came with it. */
-  async #unload(landed: readonly Flight[]): Promise<FetchedBatch[]> {
+  /**
+   * Hands out a portion of what has landed. What stands before an error is handed out first; an error loses nothing: every position stays behind what was handed out, and
+   * what has landed is fetched again.
+   */
+  async #unload(): Promise<{ readonly batches: FetchedBatch[]; readonly failed: boolean }> {
     const batches: FetchedBatch[] = [];
-    const moved = new Set<string>();
-    let [leftBytes, packedBytes] = [this.#limits.maxBytes, 0];
-    for (const flight of landed) {
-      this.#flights.delete(flight.nodeId);
-      if (flight.lost === undefined) this.#fetchOn(flight);
-      if (flight.lost instanceof KafkaError && !flight.lost.retryable) throw flight.lost;
-      if (flight.lost !== undefined) for (const { topic } of flight.asked.values()) moved.add(topic);
-      for (const fetched of flight.partitions ?? []) {
-        const key = `${fetched.topic}/${fetched.partition}`;
-        const position = this.#positions.get(key);
-        // Sought anew or dropped since the fetch was sent.
-        if (position === undefined || !sameOffset(position, flight.asked.get(key))) continue;
-        if (fetched.error !== 0) {
-          await this.#failed(fetched, position);
-          moved.add(fetched.topic);
-          flight.lost ??= refused('Fetch', fetched.error, { topic: fetched.topic, partition: fetched.partition });
-          continue;
+    let leftBytes = Math.min(this.#limits.maxBytes, PORTION_BYTES);
+    let failed = false;
+    try {
+      for (let flight = this.#landed[0]; flight !== undefined && leftBytes > 0; flight = this.#landed[0]) {
+        if (flight.lost !== undefined || flight.refused.length > 0) {
+          // Nothing is awaited from the first batch on: another place could be sought meanwhile.
+          if (batches.length > 0) break;
+          await this.#faulted(flight);
+          failed = true;
+        } else if (!flight.followed) {
+          this.#fetchOn(flight);
         }
-        // What does not fit is fetched again, in a share that does.
-        if (leftBytes <= 0) continue;
-        const { topic, partition, lastStableOffset, highWatermark } = fetched;
-        const from = position.offset;
-        const decoded = decodeFetched({ ...fetched, from, before: lastStableOffset, maxUnpackedBytes: leftBytes });
-        const { records, nextOffset } = decoded;
-        leftBytes -= decoded.unpackedBytes;
-        packedBytes += decoded.packedBytes;
-        if (nextOffset > from)
-          batches.push({ topic, partition, from, records, nextOffset, lastStableOffset, highWatermark });
+        flight.followed = true;
+        const [arrival, ...rest] = flight.left;
+        if (arrival !== undefined) leftBytes -= this.#read(flight, arrival, leftBytes, batches);
+        if (arrival?.records.done !== false) flight.left = rest;
+        if (flight.left.length === 0) this.#landed.shift();
+      }
+    } catch (error) {
+      if (batches.length === 0) {
+        this.#landed = [];
+        throw error;
       }
     }
-    if (packedBytes > 0) this.#expansion = Math.max(1, (this.#limits.maxBytes - leftBytes) / packedBytes);
-    if (moved.size > 0) await this.#wire.tryRefresh([...moved]);
-    return batches.filter((batch) => this.#advance(batch));
+    return { batches, failed };
   }
 
-  /** To the end of the order, too: the broker fills a fetch in the order asked. */
-  #advance({ topic, partition, from, nextOffset }: FetchedBatch): boolean {
+  /** Reads on in what came of one partition, and returns how many bytes were unpacked. */
+  #read({ asked }: Flight, { fetched, records: arrived }: Arrival, maxBytes: number, batches: FetchedBatch[]): number {
+    const { topic, partition, lastStableOffset, highWatermark } = fetched;
     const key = `${topic}/${partition}`;
     const position = this.#positions.get(key);
-    if (position?.offset !== from) return false;
+    const from = arrived.nextOffset;
+    // Sought anew or dropped since the fetch was sent.
+    if (position?.offset !== from || position.topicId !== asked.get(key)!.topicId) return arrived.skip();
+    const { records, unpackedBytes } = arrived.read(maxBytes);
+    const { nextOffset } = arrived;
+    if (nextOffset === from) return unpackedBytes;
+    batches.push({ topic, partition, from, records, nextOffset, lastStableOffset, highWatermark });
+    // To the end of the order, too: the broker fills a fetch in the order asked.
+    this.#positions.delete(key);
     this.#positions.set(key, { ...position, offset: nextOffset });
-    moveToEnd(this.#positions, key);
-    return true;
+    return unpackedBytes;
   }
 
-  async #failed({ topic, partition, error }: FetchedPartition, { offset }: Position): Promise<void> {
+  /** Looks for new leaders after what heals by itself, and throws what does not. */
+  async #faulted(flight: Flight): Promise<void> {
+    const { lost } = flight;
+    if (lost instanceof KafkaError && !lost.retryable) throw lost;
+    const moved = new Set<string>();
+    if (lost !== undefined) for (const { topic } of flight.asked.values()) moved.add(topic);
+    for (const fetched of flight.refused) {
+      const key = `${fetched.topic}/${fetched.partition}`;
+      const position = this.#positions.get(key);
+      if (position === undefined || !sameOffset(position, flight.asked.get(key))) continue;
+      await this.#refused(fetched, position);
+      moved.add(fetched.topic);
+    }
+    flight.lost = undefined;
+    flight.refused = [];
+    if (moved.size > 0) await this.#wire.tryRefresh([...moved]);
+  }
+
+  async #refused({ topic, partition, error }: FetchedPartition, { offset }: Position): Promise<void> {
     if (isRetriable(error)) return;
     if (error === CORRUPT_MESSAGE) {
       throw new KafkaError(
@@ -326,10 +380,4 @@ function limitsOf(share: number): { maxBytes: number; partitionMaxBytes: number 
 /** The same place in the same topic. */
 function sameOffset(position: Position | undefined, asked: Position | undefined): boolean {
   return position?.offset === asked?.offset && position?.topicId === asked?.topicId;
-}
-
-function moveToEnd<T>(map: Map<string, T>, key: string): void {
-  const value = map.get(key)!;
-  map.delete(key);
-  map.set(key, value);
 }

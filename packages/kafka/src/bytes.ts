@@ -181,32 +181,6 @@ export class ByteReader {
     return value >>> 0;
   }
 
-  /** Zigzag varint of at most ten bytes, exact up to 2^53. */
-  varint(): number {
-    const source = this.source;
-    const at = this.at;
-    let byte = source[at]!;
-    if (byte < 128) {
-      this.at = at + 1;
-      return (byte >>> 1) ^ -(byte & 1);
-    }
-    const second = source[at + 1]!;
-    if (second < 128) {
-      this.at = at + 2;
-      const bits = (second << 7) | (byte & 127);
-      return (bits >>> 1) ^ -(bits & 1);
-    }
-    this.at = at + 1;
-    let value = byte & 127;
-    for (let weight = 128; byte & 128; weight *= 128) {
-      // An index past the end gives undefined, which would read as a final 0: refuse instead.
-      if (this.at >= source.length || weight > 2 ** 63) throw new RangeError('varint past its end');
-      byte = source[this.at++]!;
-      value += (byte & 127) * weight;
-    }
-    return value % 2 ? -(value + 1) / 2 : value / 2;
-  }
-
   /** As Kafka writes it: base64url. */
   uuid(): string {
     const from = this.at;

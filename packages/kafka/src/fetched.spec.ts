@@ -1,12 +1,32 @@
 import { gzipSync } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import { describe, expect, it } from '@jest/globals';
-import { recordBytesAtMost, type OutRecord } from '@headwater/core';
+import { putVarint, recordBytesAtMost, varintSize, type OutRecord } from '@headwater/core';
 import { decodeFetched, recordBatch } from './batch.testing.js';
-import { FetchedRecords, type AbortedTransaction } from './fetched.js';
+import { FetchedRecords, readVarint, type AbortedTransaction } from './fetched.js';
 
 const A = 1n;
 const B = 2n;
+
+describe('varints', () => {
+  it('are read as they are written, up to 2^53, with what stands behind them left alone', () => {
+    const edges = [0, 1, 63, 64, 127, 128, 8_191, 8_192, 2 ** 27, 2 ** 31 - 1, 2 ** 31, 2 ** 40, 2 ** 52 - 1];
+    for (const value of edges.flatMap((edge) => [edge, -edge - 1, edge === 0 ? 0 : -edge])) {
+      const target = Buffer.alloc(16, 0xff);
+      const end = putVarint(target, 3, value);
+      expect(end - 3).toBe(varintSize(value));
+      expect(readVarint(target, 3)).toBe(value);
+    }
+  });
+
+  it.each([0, 1, 2, 3, 9])('are refused past the end of what holds them, after %i bytes', (length) => {
+    expect(() => readVarint(Buffer.alloc(length, 0xff), 0)).toThrow(RangeError);
+  });
+
+  it('are refused when they never end', () => {
+    expect(() => readVarint(Buffer.alloc(30, 0xff), 0)).toThrow(RangeError);
+  });
+});
 
 describe('record batches', () => {
   it('reads back what it writes', () => {

@@ -32,9 +32,9 @@ export interface KafkaOptions {
   /** How long one request may stay unanswered before it is tried elsewhere. Raise it for slow disks or far brokers. Default 4,000. */
   readonly requestTimeoutMs?: number;
   /**
-   * How many bytes of record batches, unpacked, one poll of a reader may hold; the batch that fills it is not cut. Small on purpose: the
-   * records of larger polls outlive V8's young generation, which tripled the CPU per record (16 MiB against 2). Raise it for brokers far
-   * away, lower it where many readers share little memory. Default 2 MiB.
+   * How many bytes of record batches a reader fetches at once, in all and as they are packed; a batch is not cut. A poll hands out a portion of them, unpacked: at most so
+   * much, and at most 256 KiB, and the rest of the last batch. What is behind the portion waits, and at most one more fetch per broker. Lower it where many readers
+   * share little memory. Default 4 MiB.
    */
   readonly maxPollBytes?: number;
   /**
@@ -49,7 +49,7 @@ export interface KafkaOptions {
   readonly connect?: (host: string, port: number) => { host: string; port: number };
 }
 
-export const KAFKA_DEFAULTS = Object.freeze({ clientId: 'headwater', requestTimeoutMs: 4_000, maxPollBytes: 2 << 20 });
+export const KAFKA_DEFAULTS = Object.freeze({ clientId: 'headwater', requestTimeoutMs: 4_000, maxPollBytes: 4 << 20 });
 
 /**
  * The Log port on Kafka. Does no I/O by itself: connections are made on first use. `close()` ends everything made by it: groups leave,

@@ -121,8 +121,8 @@ export interface LogReader {
   seek(topic: string, partition: number, offset: number): void;
   drop(topic: string, partition: number): void;
   /**
-   * One round of fetches to all leaders; resolves with what came, at latest after `maxWaitMs`. Moves the positions past what it returns.
-   * Rejects with LOG_OFFSET_OUT_OF_RANGE when a position is no longer (or not yet) in the log, with LOG_CORRUPT on a CRC mismatch.
+   * Fetches from all leaders; resolves with a portion of what came, at latest after `maxWaitMs`. Moves the positions past what it returns.
+   * Rejects with LOG_OFFSET_OUT_OF_RANGE when a position is no longer (or not yet) in the log, with LOG_CORRUPT on a CRC mismatch, and moves none then.
    * Retries a moved leader or a lost connection by itself.
    */
   poll(options?: { readonly maxWaitMs?: number; readonly signal?: AbortSignal }): Promise<readonly FetchedBatch[]>;

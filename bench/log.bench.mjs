@@ -4,9 +4,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 
-/** Until the just-in-time compiler of Java is done with its consumer: it reads half as much again by then. */
-const WARM_UP_ROUNDS = 4;
-const ROUNDS = 5;
+/** More of them show the Java client when its just-in-time compiler is done: it takes some ten rounds. */
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
 const PER_TRANSACTION = 2_000;
 const PRODUCE_TRANSACTIONS = 400;
 const READ_RECORDS = 2_000_000;
@@ -25,8 +24,9 @@ export default async function run({ kafkaBrokers, root, log }) {
     const [ours] = contestants;
     await ours.run('produce', 'bench.log.read', READ_RECORDS / PER_TRANSACTION, PER_TRANSACTION);
     const results = new Map(contestants.map(({ name }) => [name, { produce: [], read: [], latency: [] }]));
-    for (let round = 1 - WARM_UP_ROUNDS; round <= ROUNDS; round++) {
-      log(round < 1 ? `warming up, round ${round + WARM_UP_ROUNDS} of ${WARM_UP_ROUNDS}` : `round ${round} of ${ROUNDS}`);
+    // Round 0 warms up: just-in-time compilers, caches, connections.
+    for (let round = 0; round <= ROUNDS; round++) {
+      log(round === 0 ? 'warming up' : `round ${round} of ${ROUNDS}`);
       for (const [what, command] of Object.entries(COMMANDS)) {
         // Every second round the other way round: none of them always runs after the same one.
         for (const contestant of round % 2 === 0 ? contestants : contestants.toReversed()) {

@@ -55,6 +55,7 @@ export type {
   Outcome,
   OutRecord,
   PartitionOffset,
+  PollOptions,
   TopicDifference,
   TopicPartition,
   TopicSpec,

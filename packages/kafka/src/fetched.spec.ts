@@ -9,7 +9,7 @@ const A = 1n;
 const B = 2n;
 
 describe('varints', () => {
-  it('are read as they are written, up to 2^53, with what stands behind them left alone', () => {
+  it('are read as they are written, up to 2^53, wherever they stand', () => {
     const edges = [0, 1, 63, 64, 127, 128, 8_191, 8_192, 2 ** 27, 2 ** 31 - 1, 2 ** 31, 2 ** 40, 2 ** 52 - 1];
     for (const value of edges.flatMap((edge) => [edge, -edge - 1, edge === 0 ? 0 : -edge])) {
       const target = Buffer.alloc(16, 0xff);

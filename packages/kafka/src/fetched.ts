@@ -64,6 +64,11 @@ export class FetchedRecords {
     return this.#done;
   }
 
+  /** Passes by what is left. */
+  skip(): void {
+    this.#done = true;
+  }
+
   /**
    * The next batches; the one that fills `maxUnpackedBytes` is the last. What stands before a batch that cannot be read is given first; then this throws LOG_CORRUPT with topic, partition and
    * offset, or LOG_CODEC_MISSING.
@@ -73,11 +78,11 @@ export class FetchedRecords {
     const from = this.#at;
     let unpackedBytes = 0;
     while (!this.#done && unpackedBytes < maxUnpackedBytes) {
-      const before = records.length;
+      const whole = records.length;
       try {
         unpackedBytes += this.#readBatch(records);
       } catch (error) {
-        records.length = before;
+        records.length = whole;
         if (this.#at === from) throw error;
         break;
       }
@@ -90,11 +95,11 @@ export class FetchedRecords {
     const fetched = this.#fetched;
     const { bytes, before = Infinity } = fetched;
     const at = this.#at;
-    if (at + MAGIC_AT >= bytes.length) return this.skip();
+    if (at + MAGIC_AT >= bytes.length) return this.#end();
     const baseOffset = readInt64(bytes, at);
     const end = at + 12 + bytes.readInt32BE(at + 8);
     checkFrame(fetched, at, end, at === 0 ? fetched.from : baseOffset);
-    if (end > bytes.length) return this.skip();
+    if (end > bytes.length) return this.#end();
     checkSum(fetched, at, end, baseOffset);
     // lastOffsetDelta survives compaction; the last record's offset does not, and would read the same hole for ever.
     const lastOffset = baseOffset + bytes.readInt32BE(at + 23);
@@ -107,7 +112,7 @@ export class FetchedRecords {
       );
     }
     // Became stable after the broker looked, or claims offsets that do not exist: the next fetch tells.
-    if (lastOffset >= before) return this.skip();
+    if (lastOffset >= before) return this.#end();
     let unpackedBytes = 0;
     try {
       unpackedBytes = this.#readSound(at, end, baseOffset, lastOffset, records);
@@ -143,8 +148,7 @@ export class FetchedRecords {
     }
   }
 
-  /** Passes by what is left. */
-  skip(): 0 {
+  #end(): 0 {
     this.#done = true;
     return 0;
   }
@@ -152,15 +156,15 @@ export class FetchedRecords {
 
 /** Where reading will go on behind the whole batches of `bytes`, if they are sound: by their headers alone. */
 export function endOfBatches(bytes: Buffer, from: number, before: number): number {
-  let next = from;
+  let end = from;
   for (let at = 0; at + BATCH_HEADER_BYTES <= bytes.length;) {
-    const end = at + 12 + bytes.readInt32BE(at + 8);
+    const batchEnd = at + 12 + bytes.readInt32BE(at + 8);
     const lastOffset = readInt64(bytes, at) + bytes.readInt32BE(at + 23);
-    if (end > bytes.length || end <= at || lastOffset < next || lastOffset >= before) break;
-    next = lastOffset + 1;
-    at = end;
+    if (batchEnd > bytes.length || batchEnd <= at || lastOffset < end || lastOffset >= before) break;
+    end = lastOffset + 1;
+    at = batchEnd;
   }
-  return next;
+  return end;
 }
 
 function checkFrame(fetched: FetchedBytes, at: number, end: number, offset: number): void {

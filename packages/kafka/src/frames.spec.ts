@@ -41,7 +41,7 @@ describe('Frames', () => {
     ['an alert of TLS', Buffer.from([0x15, 3, 3, 0, 2, 2, 0x46])],
   ])('refuses %s', (_, bytes) => {
     const frames = new Frames(() => undefined);
-    expect(() => frames.push(bytes)).toThrow(/no Kafka broker listens there, or it wants TLS/);
+    expect(() => frames.push(bytes)).toThrow(/no Kafka broker listens there, it wants TLS/);
   });
 });
 

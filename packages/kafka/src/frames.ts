@@ -34,7 +34,9 @@ export class Frames {
   #begin(): void {
     const size = this.#size.readInt32BE(0);
     if (size < LEAST_BYTES || size > MOST_BYTES)
-      throw new RangeError(`an answer claims a size of ${size} bytes: no Kafka broker listens there, or it wants TLS`);
+      throw new RangeError(
+        `an answer claims a size of ${size} bytes: no Kafka broker listens there, it wants TLS, or a batch is larger than ${MOST_BYTES}`,
+      );
     this.#frame = Buffer.allocUnsafe(SIZE_BYTES + size);
     this.#size.copy(this.#frame);
   }

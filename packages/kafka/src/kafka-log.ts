@@ -32,9 +32,8 @@ export interface KafkaOptions {
   /** How long one request may stay unanswered before it is tried elsewhere. Raise it for slow disks or far brokers. Default 4,000. */
   readonly requestTimeoutMs?: number;
   /**
-   * How many bytes of record batches a reader fetches at once, in all and as they are packed; a batch is not cut. A poll hands out a portion of them, unpacked: at most so
-   * much, and at most 256 KiB, and the rest of the last batch. What is behind the portion waits, and at most one more fetch per broker. Lower it where many readers
-   * share little memory. Default 4 MiB.
+   * How many bytes of record batches a reader fetches at once, in all and as they are packed, and the most that one poll hands out, unpacked; a batch is not cut. What is not handed
+   * out waits, and at most one more fetch per broker. Lower it where many readers share little memory; 4 MiB read somewhat faster. At most 64 MiB. Default 2 MiB.
    */
   readonly maxPollBytes?: number;
   /**
@@ -49,7 +48,10 @@ export interface KafkaOptions {
   readonly connect?: (host: string, port: number) => { host: string; port: number };
 }
 
-export const KAFKA_DEFAULTS = Object.freeze({ clientId: 'headwater', requestTimeoutMs: 4_000, maxPollBytes: 4 << 20 });
+/** Answers are several times as large at most, and far below what `Frames` takes. */
+const MOST_POLL_BYTES = 64 << 20;
+
+export const KAFKA_DEFAULTS = Object.freeze({ clientId: 'headwater', requestTimeoutMs: 4_000, maxPollBytes: 2 << 20 });
 
 /**
  * The Log port on Kafka. Does no I/O by itself: connections are made on first use. `close()` ends everything made by it: groups leave,
@@ -61,6 +63,12 @@ export function kafkaLog(options: KafkaOptions): Log {
     throw new KafkaError('LOG_OPTIONS_INVALID', 'no brokers given. Name at least one as host:port.');
   }
   const resolved = { ...KAFKA_DEFAULTS, ...options };
+  if (!(resolved.maxPollBytes >= 1 && resolved.maxPollBytes <= MOST_POLL_BYTES)) {
+    throw new KafkaError(
+      'LOG_OPTIONS_INVALID',
+      `maxPollBytes is ${resolved.maxPollBytes}. Give 1 to ${MOST_POLL_BYTES}; 2097152 is the default.`,
+    );
+  }
   const { kafka, connections } = kafkajsClient(resolved);
   const wire = new Wire(connections, resolved);
   const admin = new KafkaAdmin(wire, kafka);

@@ -35,10 +35,6 @@ export interface Connection {
 
 /** What kafkajs does with what arrives. */
 interface Receiving extends Connection {
-  /** There while it authenticates. */
-  readonly authHandlers: { onSuccess(answer: Buffer): void } | null;
-  /** Whether the answer that it waits for is a frame. */
-  readonly authExpectResponse: boolean;
   processData(chunk: Buffer): void;
 }
 
@@ -124,22 +120,18 @@ function connectionsOf(kafka: Kafka): ConnectionBuilder {
   };
 }
 
-/** Has the answers of `connection` cut by `Frames`, and handed on as kafkajs would. */
+/** Has the answers of `connection` cut by `Frames`, and handed on as kafkajs would: those of SASL are frames too (SaslAuthenticate, as `Lane` asks for it). */
 function frameAnswers(connection: Receiving): void {
   if (typeof connection.processData !== 'function')
     throw unsupported('its connection has no processData; another package may have patched kafkajs');
-  const frames = new Frames((frame) => {
-    if (connection.authHandlers) connection.authHandlers.onSuccess(frame);
-    else
-      connection.requestQueue.fulfillRequest({
-        correlationId: frame.readInt32BE(4),
-        payload: frame.subarray(8),
-        size: frame.length - 4,
-      });
-  });
+  const frames = new Frames((frame) =>
+    connection.requestQueue.fulfillRequest({
+      correlationId: frame.readInt32BE(4),
+      payload: frame.subarray(8),
+      size: frame.length - 4,
+    }),
+  );
   connection.processData = (chunk) => {
-    if (connection.authHandlers && !connection.authExpectResponse)
-      return connection.authHandlers.onSuccess(Buffer.from(chunk));
     try {
       frames.push(chunk);
     } catch (error) {

@@ -199,7 +199,7 @@ describe('Lane', () => {
   it('says that no broker listens where something else than Kafka answers, and asks anew the next time', async () => {
     await lane.send(address, echo('connected'));
     onFrame = () => sockets.at(-1)!.write('HTTP/1.1 400 Bad Request\r\n\r\n');
-    await expect(lane.send(address, echo('asked'))).rejects.toThrow('no Kafka broker listens there, or it wants TLS');
+    await expect(lane.send(address, echo('asked'))).rejects.toThrow('no Kafka broker listens there, it wants TLS');
     onFrame = (_, answer) => answer();
     expect(await lane.send(address, echo('again'))).toBe('again');
   });

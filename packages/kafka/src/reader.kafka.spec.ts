@@ -148,6 +148,40 @@ describe('reader', () => {
     await close();
   });
 
+  it('hands out at most one batch of a partition in a poll, also where one fetch ends and the next has landed', async () => {
+    const { reader, fetches, close } = await counting(24, 100_000);
+    const seen: number[] = [];
+    const poll = async (maxBytes: number) => {
+      const batches = await reader.poll({ maxWaitMs: 10_000, maxBytes });
+      expect(batches).toHaveLength(1);
+      seen.push(...texts(recordsOf(batches)).map((text) => Number.parseInt(text!, 10)));
+    };
+    await poll(1);
+    await until(() => (fetches() === 2 ? true : undefined));
+    for (let n = 0; n < 4; n++) await poll(1);
+    expect(seen).toEqual([0, 1, 2, 3, 4]);
+    while (seen.at(-1) !== 23) await poll(Infinity);
+    expect(seen).toEqual(seen.map((_, n) => n));
+    await close();
+  });
+
+  it('reads at once what was sought when a poll is ended for it, before what waits of others', async () => {
+    const { topic, reader, close } = await counting(24, 100_000);
+    const other = await newTopic(log);
+    await (await writer()).transact(one(other, 'sought'));
+    await committedRecords(log, other);
+    await reader.poll({ maxWaitMs: 10_000, maxBytes: 1 });
+    reader.seek(other, 0, 0);
+    const stop = new AbortController();
+    const ended = reader.poll({ signal: stop.signal });
+    stop.abort();
+    expect(await ended).toEqual([]);
+    const batches = await reader.poll({ maxWaitMs: 10_000, maxBytes: Infinity });
+    expect(texts(recordsOf(batches.filter((batch) => batch.topic === other)))).toEqual(['sought']);
+    expect(Number.parseInt(texts(recordsOf(batches.filter((batch) => batch.topic === topic)))[0]!, 10)).toBe(1);
+    await close();
+  });
+
   async function readTo(topic: string, from: number, last: string, reader = log.reader()): Promise<LogRecord[]> {
     reader.seek(topic, 0, from);
     const records: LogRecord[] = [];

@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import type { FetchedBatch, LogReader, TopicPartition } from '@headwater/core';
+import type { FetchedBatch, LogReader, PollOptions, TopicPartition } from '@headwater/core';
 import { keepFreedMemory } from './freed-memory.js';
 import { FetchedRecords, endOfBatches } from './fetched.js';
 import { CORRUPT_MESSAGE, KafkaError, OFFSET_OUT_OF_RANGE, isRetriable, refused } from './kafka.errors.js';
@@ -16,13 +16,15 @@ import {
 import { wait } from './wait.js';
 import type { Wire } from './wire.js';
 
-/** `maxBytes` are fetched at once, and end a poll when unpacked; a batch is never cut, so the one that fills it may reach beyond. */
+/** `maxBytes` are fetched at once, and end every poll when unpacked; a batch is never cut, so the one that fills it may reach beyond. */
 export interface ReaderLimits {
   readonly maxBytes: number;
 }
 
-/** Handed out at once. More would leave the processor's cache, and the connections full, before it is handled. */
-const PORTION_BYTES = 256 << 10;
+/** More would leave the processor's cache, and the connections full, before it is handled. */
+const DEFAULT_POLL_BYTES = 256 << 10;
+/** How long what is amiss with one leader is left alone while others bring something. */
+const IMPEDED_MS = 50;
 /** At most so much of one partition per fetch, so that one with a long backlog leaves room for others. */
 const PARTITION_SHARE = 2;
 /** How long a topic that was read may be unknown to the brokers before it counts as deleted: some are late after a restart. */
@@ -68,6 +70,7 @@ export class KafkaReader implements LogReader {
   readonly #flights = new Map<number, Flight>();
   /** In the order in which they landed, at most two per leader: the first is handed out, behind it the next is asked for. */
   #landed: Flight[] = [];
+  #impededAt = -Infinity;
   readonly #closing = new AbortController();
   readonly #stoppable = { order: 1, stop: () => this.close() } as const;
 
@@ -89,17 +92,14 @@ export class KafkaReader implements LogReader {
     this.#positions.delete(`${topic}/${partition}`);
   }
 
-  async poll(
-    options: { readonly maxWaitMs?: number; readonly signal?: AbortSignal } = {},
-  ): Promise<readonly FetchedBatch[]> {
-    const maxWaitMs = options.maxWaitMs ?? DEFAULT_MAX_WAIT_MS;
-    const { signal } = options;
+  async poll(options: PollOptions = {}): Promise<readonly FetchedBatch[]> {
+    const { maxWaitMs = DEFAULT_MAX_WAIT_MS, maxBytes = DEFAULT_POLL_BYTES, signal } = options;
     const deadline = performance.now() + maxWaitMs;
     for (;;) {
       if (this.#closing.signal.aborted || this.#wire.closing.signal.aborted) throw closedError();
       if (signal?.aborted) return [];
       const leftMs = Math.max(0, deadline - performance.now());
-      const launched = await this.#launch(Math.ceil(leftMs));
+      const launched = this.#mayLaunch() ? await this.#launch(Math.ceil(leftMs)) : 'complete';
       // A turn of the event loop, in which connections are read: brokers send on while this is handed out.
       if (this.#landed.length > 0) await setImmediate();
       else if (this.#flights.size > 0) await this.#landing(leftMs + GRACE_MS, signal);
@@ -107,13 +107,16 @@ export class KafkaReader implements LogReader {
         // The broker would hold the fetch for the rest of its wait, and the next poll behind it.
         this.#lane.cut();
         this.#flights.clear();
+        // Room for what is sought by now: it would come behind all that waits.
+        this.#landed = [];
         return [];
       }
-      const { batches, failed } = await this.#unload();
-      if (batches.length > 0 || performance.now() >= deadline) return batches;
+      const { batches, failed } = await this.#unload(maxBytes);
       const impeded = failed || launched === 'incomplete';
+      if (impeded) this.#impededAt = performance.now();
+      if (batches.length > 0 || performance.now() >= deadline) return batches;
       if (impeded || this.#positions.size === 0) {
-        const pauseMs = impeded ? Math.min(50, deadline - performance.now()) : deadline - performance.now();
+        const pauseMs = impeded ? Math.min(IMPEDED_MS, deadline - performance.now()) : deadline - performance.now();
         await wait(pauseMs, signal, this.#closing.signal, this.#wire.closing.signal);
       }
     }
@@ -125,6 +128,11 @@ export class KafkaReader implements LogReader {
     this.#flights.clear();
     this.#landed = [];
     await this.#wire.release(this.#lane);
+  }
+
+  /** Nobody asks again and again for a leader that is missing while there is enough to hand out. */
+  #mayLaunch(): boolean {
+    return this.#landed.length === 0 || performance.now() - this.#impededAt >= IMPEDED_MS;
   }
 
   /** Sends a fetch to every leader of which nothing is on its way or waits. */
@@ -211,7 +219,9 @@ export class KafkaReader implements LogReader {
     flight.lost = lost;
     flight.refused = partitions.filter(({ error }) => error !== 0);
     flight.left = partitions
-      .filter(({ error, bytes }) => error === 0 && bytes.length > 0)
+      .filter(({ topic, partition, error, bytes }) => {
+        return error === 0 && bytes.length > 0 && flight.asked.has(`${topic}/${partition}`);
+      })
       .map((fetched) => {
         const { offset: from } = flight.asked.get(`${fetched.topic}/${fetched.partition}`)!;
         return { fetched, records: new FetchedRecords({ ...fetched, from, before: fetched.lastStableOffset }) };
@@ -269,9 +279,9 @@ export class KafkaReader implements LogReader {
    * Hands out a portion of what has landed. What stands before an error is handed out first; an error loses nothing: every position stays behind what was handed out, and
    * what has landed is fetched again.
    */
-  async #unload(): Promise<{ readonly batches: FetchedBatch[]; readonly failed: boolean }> {
+  async #unload(maxBytes: number): Promise<{ readonly batches: FetchedBatch[]; readonly failed: boolean }> {
     const batches: FetchedBatch[] = [];
-    let leftBytes = Math.min(this.#limits.maxBytes, PORTION_BYTES);
+    let leftBytes = Math.min(this.#limits.maxBytes, maxBytes);
     let failed = false;
     try {
       for (let flight = this.#landed[0]; flight !== undefined && leftBytes > 0; flight = this.#landed[0]) {
@@ -285,6 +295,8 @@ export class KafkaReader implements LogReader {
         }
         flight.followed = true;
         const [arrival, ...rest] = flight.left;
+        // A partition is handed out in one piece.
+        if (arrival !== undefined && batches.some((batch) => samePartition(batch, arrival.fetched))) break;
         if (arrival !== undefined) leftBytes -= this.#read(flight, arrival, leftBytes, batches);
         if (arrival?.records.done !== false) flight.left = rest;
         if (flight.left.length === 0) this.#landed.shift();
@@ -305,7 +317,11 @@ export class KafkaReader implements LogReader {
     const position = this.#positions.get(key);
     const from = arrived.nextOffset;
     // Sought anew or dropped since the fetch was sent.
-    if (position?.offset !== from || position.topicId !== asked.get(key)!.topicId) return arrived.skip();
+    const topicId = position?.topicId ?? this.#wire.knownTopicId(topic);
+    if (position?.offset !== from || topicId !== asked.get(key)!.topicId) {
+      arrived.skip();
+      return 0;
+    }
     const { records, unpackedBytes } = arrived.read(maxBytes);
     const { nextOffset } = arrived;
     if (nextOffset === from) return unpackedBytes;
@@ -375,6 +391,10 @@ export class KafkaReader implements LogReader {
 function limitsOf(share: number): { maxBytes: number; partitionMaxBytes: number } {
   const maxBytes = Math.max(1, Math.floor(share));
   return { maxBytes, partitionMaxBytes: Math.max(1, Math.floor(share / PARTITION_SHARE)) };
+}
+
+function samePartition(one: TopicPartition, other: TopicPartition): boolean {
+  return one.partition === other.partition && one.topic === other.topic;
 }
 
 /** The same place in the same topic. */

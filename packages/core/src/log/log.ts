@@ -106,7 +106,7 @@ export interface LogProducer {
   close(): Promise<void>;
 }
 
-/** What one fetch brought for one partition. `records` may be empty while `nextOffset` moves on (aborted, control, compacted). */
+/** What one poll hands out of one partition. `records` may be empty while `nextOffset` moves on (aborted, control, compacted). */
 export interface FetchedBatch extends TopicPartition {
   readonly from: number;
   readonly records: readonly LogRecord[];
@@ -115,17 +115,27 @@ export interface FetchedBatch extends TopicPartition {
   readonly highWatermark: number;
 }
 
+export interface PollOptions {
+  readonly maxWaitMs?: number;
+  readonly signal?: AbortSignal;
+  /**
+   * A poll ends with the batch by which it holds so much, unpacked; what else was fetched waits for the next poll. Small portions are handled while they are in the processor's cache; who
+   * works on all of a poll at once takes more. Default 256 KiB. A log in memory counts records instead.
+   */
+  readonly maxBytes?: number;
+}
+
 /** A committed-only reader at positions of its own. */
 export interface LogReader {
   /** Reads this partition from `offset` on. */
   seek(topic: string, partition: number, offset: number): void;
   drop(topic: string, partition: number): void;
   /**
-   * Fetches from all leaders; resolves with a portion of what came, at latest after `maxWaitMs`. Moves the positions past what it returns.
+   * Fetches from all leaders; resolves with what came, at most one batch of each partition, at latest after `maxWaitMs`. Moves the positions past what it returns.
    * Rejects with LOG_OFFSET_OUT_OF_RANGE when a position is no longer (or not yet) in the log, with LOG_CORRUPT on a CRC mismatch, and moves none then.
    * Retries a moved leader or a lost connection by itself.
    */
-  poll(options?: { readonly maxWaitMs?: number; readonly signal?: AbortSignal }): Promise<readonly FetchedBatch[]>;
+  poll(options?: PollOptions): Promise<readonly FetchedBatch[]>;
   close(): Promise<void>;
 }
 

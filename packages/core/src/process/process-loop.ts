@@ -159,7 +159,9 @@ export class ProcessLoop {
         continue;
       }
       // What is held back may be wanted again at any time: a long poll for the others must not keep it away.
-      const batches = await reader.poll({ maxWaitMs: held > 0 ? HELD_POLL_MS : POLL_MS, signal });
+      // All that came: what is fetched for a task that is held meanwhile would be fetched again.
+      const maxWaitMs = held > 0 ? HELD_POLL_MS : POLL_MS;
+      const batches = await reader.poll({ maxWaitMs, maxBytes: Infinity, signal });
       for (const batch of batches) this.#fairShare.take(batch);
       if (batches.length > 0) this.#wakeup.wake();
     }

@@ -102,13 +102,14 @@ describe('the filter of aborted transactions', () => {
 
   it('S48 leaves out several aborts of one producer and keeps the commits between them', () => {
     const log = [0, 1, 2, 3, 4].flatMap((n) => [
-      data(4 * n, A, `no ${n}`),
-      abort(4 * n + 1, A),
-      data(4 * n + 2, A, `yes ${n}`),
-      commit(4 * n + 3, A),
+      data(5 * n, A, `no ${n}`),
+      abort(5 * n + 1, A),
+      data(5 * n + 2, A, `yes ${n}`),
+      data(5 * n + 3, A, `and ${n}`),
+      commit(5 * n + 4, A),
     ]);
-    const listed = [0, 1, 2, 3, 4].map((n) => ({ producerId: A, firstOffset: 4 * n }));
-    expect(values(decode(0, log, listed))).toEqual([0, 1, 2, 3, 4].map((n) => `yes ${n}`));
+    const listed = [0, 1, 2, 3, 4].map((n) => ({ producerId: A, firstOffset: 5 * n }));
+    expect(values(decode(0, log, listed))).toEqual([0, 1, 2, 3, 4].flatMap((n) => [`yes ${n}`, `and ${n}`]));
   });
 
   it('S49 takes a data key of four zero bytes for data', () => {

@@ -33,7 +33,7 @@ export const kafkaSettings: Check = object({
     }),
   ),
   requestTimeoutMs: optional(integer(100)),
-  maxPollBytes: optional(integer(1_024)),
+  maxPollBytes: optional(integer(1_024, 64 << 20)),
   compression: optional(oneOf('gzip', 'snappy', 'lz4', 'zstd')),
 });
 

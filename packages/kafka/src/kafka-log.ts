@@ -48,7 +48,7 @@ export interface KafkaOptions {
   readonly connect?: (host: string, port: number) => { host: string; port: number };
 }
 
-/** Answers are several times as large at most, and far below what `Frames` takes. */
+/** With one more batch, far below what `Frames` takes. */
 const MOST_POLL_BYTES = 64 << 20;
 
 export const KAFKA_DEFAULTS = Object.freeze({ clientId: 'headwater', requestTimeoutMs: 4_000, maxPollBytes: 2 << 20 });

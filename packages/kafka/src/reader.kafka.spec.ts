@@ -156,12 +156,25 @@ describe('reader', () => {
       expect(batches).toHaveLength(1);
       seen.push(...texts(recordsOf(batches)).map((text) => Number.parseInt(text!, 10)));
     };
-    await poll(1);
+    await poll(0);
     await until(() => (fetches() === 2 ? true : undefined));
     for (let n = 0; n < 4; n++) await poll(1);
     expect(seen).toEqual([0, 1, 2, 3, 4]);
     while (seen.at(-1) !== 23) await poll(Infinity);
     expect(seen).toEqual(seen.map((_, n) => n));
+    await close();
+  });
+
+  it('goes on with what it has when the very place is sought where that stands, as those do who hold a partition for a while', async () => {
+    const { topic, offsets, reader, numbers, fetches, close } = await counting(24, 100_000);
+    expect(await numbers()).toEqual([0, 1, 2]);
+    await until(() => (fetches() === 2 ? true : undefined));
+    reader.drop(topic, 0);
+    reader.seek(topic, 0, offsets[2]! + 1);
+    const rest: number[] = [];
+    while (rest.at(-1) !== 23) rest.push(...(await numbers()));
+    expect(rest.map((n) => n - 3)).toEqual(rest.map((_, n) => n));
+    expect(fetches()).toBeLessThanOrEqual(4);
     await close();
   });
 

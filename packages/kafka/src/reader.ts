@@ -23,7 +23,7 @@ export interface ReaderLimits {
 
 /** More would leave the processor's cache, and the connections full, before it is handled. */
 const DEFAULT_POLL_BYTES = 256 << 10;
-/** How long what is amiss with one leader is left alone while others bring something. */
+/** How long nothing more is asked for while a leader is missing and others have brought something. */
 const IMPEDED_MS = 50;
 /** At most so much of one partition per fetch, so that one with a long backlog leaves room for others. */
 const PARTITION_SHARE = 2;
@@ -97,20 +97,13 @@ export class KafkaReader implements LogReader {
     const deadline = performance.now() + maxWaitMs;
     for (;;) {
       if (this.#closing.signal.aborted || this.#wire.closing.signal.aborted) throw closedError();
-      if (signal?.aborted) return [];
+      if (signal?.aborted) return this.#ended();
       const leftMs = Math.max(0, deadline - performance.now());
       const launched = this.#mayLaunch() ? await this.#launch(Math.ceil(leftMs)) : 'complete';
       // A turn of the event loop, in which connections are read: brokers send on while this is handed out.
       if (this.#landed.length > 0) await setImmediate();
       else if (this.#flights.size > 0) await this.#landing(leftMs + GRACE_MS, signal);
-      if (signal?.aborted) {
-        // The broker would hold the fetch for the rest of its wait, and the next poll behind it.
-        this.#lane.cut();
-        this.#flights.clear();
-        // Room for what is sought by now: it would come behind all that waits.
-        this.#landed = [];
-        return [];
-      }
+      if (signal?.aborted) return this.#ended();
       const { batches, failed } = await this.#unload(maxBytes);
       const impeded = failed || launched === 'incomplete';
       if (impeded) this.#impededAt = performance.now();
@@ -122,6 +115,14 @@ export class KafkaReader implements LogReader {
     }
   }
 
+  /** Room for what is sought by now: it would come behind all that waits, and behind fetches that brokers hold for the rest of their time. */
+  #ended(): readonly [] {
+    if (this.#flights.size > 0) this.#lane.cut();
+    this.#flights.clear();
+    this.#landed = [];
+    return [];
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
     this.#wire.dismiss(this.#stoppable);
@@ -130,7 +131,7 @@ export class KafkaReader implements LogReader {
     await this.#wire.release(this.#lane);
   }
 
-  /** Nobody asks again and again for a leader that is missing while there is enough to hand out. */
+  /** Nobody asks again and again for a leader that is missing while there is something to hand out. */
   #mayLaunch(): boolean {
     return this.#landed.length === 0 || performance.now() - this.#impededAt >= IMPEDED_MS;
   }
@@ -250,7 +251,7 @@ export class KafkaReader implements LogReader {
     for (const [key, position] of this.#positions) {
       if (this.#wire.knownLeaders(position.topic)?.[position.partition] !== nodeId) continue;
       const identified = this.#identified(position);
-      const end = sameOffset(position, asked.get(key)) ? ends.get(key) : undefined;
+      const end = sameOffset(identified, asked.get(key)) ? ends.get(key) : undefined;
       // To the end of the order, as when it is advanced.
       if (end === undefined) waiting!.push(identified);
       else brought!.push({ ...identified, offset: end });
@@ -281,7 +282,7 @@ export class KafkaReader implements LogReader {
    */
   async #unload(maxBytes: number): Promise<{ readonly batches: FetchedBatch[]; readonly failed: boolean }> {
     const batches: FetchedBatch[] = [];
-    let leftBytes = Math.min(this.#limits.maxBytes, maxBytes);
+    let leftBytes = maxBytes >= 1 ? Math.min(this.#limits.maxBytes, maxBytes) : 1;
     let failed = false;
     try {
       for (let flight = this.#landed[0]; flight !== undefined && leftBytes > 0; flight = this.#landed[0]) {
@@ -317,8 +318,8 @@ export class KafkaReader implements LogReader {
     const position = this.#positions.get(key);
     const from = arrived.nextOffset;
     // Sought anew or dropped since the fetch was sent.
-    const topicId = position?.topicId ?? this.#wire.knownTopicId(topic);
-    if (position?.offset !== from || topicId !== asked.get(key)!.topicId) {
+    const { topicId } = asked.get(key)!;
+    if (position?.offset !== from || topicId !== (position.topicId ?? this.#wire.knownTopicId(topic))) {
       arrived.skip();
       return 0;
     }
@@ -328,7 +329,7 @@ export class KafkaReader implements LogReader {
     batches.push({ topic, partition, from, records, nextOffset, lastStableOffset, highWatermark });
     // To the end of the order, too: the broker fills a fetch in the order asked.
     this.#positions.delete(key);
-    this.#positions.set(key, { ...position, offset: nextOffset });
+    this.#positions.set(key, { ...position, topicId, offset: nextOffset });
     return unpackedBytes;
   }
 

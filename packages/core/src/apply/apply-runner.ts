@@ -82,7 +82,7 @@ export class ApplyRunner<Prepared = unknown> implements Running {
       for (const held of this.#claims.values()) reader.seek(held.topic, held.partition, held.next);
       this.#status = 'up';
       while (!assignment.signal.aborted) {
-        // All that came goes into one transaction.
+        // As much as there is goes into one transaction.
         const batches = await reader.poll({ signal: assignment.signal, maxBytes: Infinity });
         if (batches.length > 0 && !assignment.signal.aborted) await this.#apply(batches, parked);
       }

@@ -120,7 +120,7 @@ export interface PollOptions {
   readonly signal?: AbortSignal;
   /**
    * A poll ends with the batch by which it holds so much, unpacked; what else was fetched waits for the next poll. Small portions are handled while they are in the processor's cache; who
-   * works on all of a poll at once takes more. Default 256 KiB. A log in memory counts records instead.
+   * works on all of a poll at once takes more, up to what the log was set to. Default 256 KiB. A log in memory counts records instead.
    */
   readonly maxBytes?: number;
 }

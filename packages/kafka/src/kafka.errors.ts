@@ -56,8 +56,8 @@ export function refused(what: string, error: number, facts: Readonly<Record<stri
   });
 }
 
-/** Answers after which the same request may succeed. 88: offsets wait for a transaction to end. */
-const RETRIABLE = new Set([3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 51, 56, 72, 74, 75, 88, 100, 103]);
+/** Answers after which the same request may succeed. 78: a new leader does not know its high watermark yet (KIP-207); 88: offsets wait for a transaction to end. */
+const RETRIABLE = new Set([3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 51, 56, 72, 74, 75, 78, 88, 100, 103]);
 
 export function isRetriable(error: number): boolean {
   return RETRIABLE.has(error);

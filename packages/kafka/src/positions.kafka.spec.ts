@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Log, LogReader, LogRecord, LogWriter, OutRecord, PartitionOffset } from '@headwater/core';
-import { committedRecords, newTopic, recordsOf, testLog, texts, unique } from './broker.testing.js';
-import { settledOffsets } from '@headwater/testing';
+import { committedRecords, newTopic, recordsOf, testBrokers, testLog, texts, unique } from './broker.testing.js';
+import { faultProxy, settledOffsets } from '@headwater/testing';
 import { until } from './until.testing.js';
 import { testWire } from './wire.testing.js';
 import { flexible, readTopics, writeTopics } from './requests/call.js';
@@ -134,6 +134,28 @@ describe('where a reader stands', () => {
     reader.seek(topic, 0, 0);
     expect(await readTo(reader, 'new 2')).toEqual(['new 0', 'new 1', 'new 2']);
     await reader.close();
+  });
+
+  it('waits for a new leader that does not know its high watermark yet', async () => {
+    const topic = await newTopic(log);
+    await write([text(topic, 0, 'a')]);
+    const [settled] = await settledOffsets(log, topic);
+    const [host, port] = testBrokers()[0]!.split(':') as [string, string];
+    const proxy = await faultProxy({ target: { host, port: Number(port) }, protocol: 'kafka' });
+    let unavailable = 0;
+    // Of one partition: the error, then time, offset, epoch and three empty tag sections.
+    const rewrite = (frame: Buffer): Buffer => {
+      const changed = Buffer.from(frame);
+      changed.writeInt16BE(78, frame.length - 25);
+      return changed;
+    };
+    proxy.decide = ({ apiName }) =>
+      apiName === 'ListOffsets' && unavailable++ < 2 ? { at: 'response', act: 'rewrite', rewrite } : undefined;
+    const behind = testLog({ connect: proxy.connect });
+    expect(await behind.admin.offsets(topic)).toEqual([settled]);
+    expect(unavailable).toBeGreaterThan(2);
+    await behind.close();
+    await proxy.close();
   });
 
   async function write(records: readonly OutRecord[]): Promise<void> {

@@ -232,7 +232,7 @@ export class KafkaReader implements LogReader {
 
   /**
    * Asks for what comes behind a flight that has landed, before any of it is handed out, so that the broker works meanwhile. Only where it told of
-   * more: then it answers at once, and nobody who seeks waits for it. Should the place turn out to be another one, the answer is passed by.
+   * more: then it answers at once, and who seeks hardly waits for it. Should the place turn out to be another one, the answer is passed by.
    */
   #fetchOn({ nodeId, asked, limits, left }: Flight): void {
     const ends = new Map<string, number>();

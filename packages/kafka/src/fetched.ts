@@ -64,9 +64,9 @@ export class FetchedRecords {
     return this.#done;
   }
 
-  /** Passes by what is left. */
-  skip(): void {
-    this.#done = true;
+  /** As they were fetched: not unpacked. */
+  get leftBytes(): number {
+    return this.#fetched.bytes.length - this.#at;
   }
 
   /**
@@ -122,6 +122,7 @@ export class FetchedRecords {
     }
     this.#nextOffset = lastOffset + 1;
     this.#at = end;
+    this.#done = end === bytes.length;
     return unpackedBytes;
   }
 

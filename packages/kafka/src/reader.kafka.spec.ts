@@ -165,33 +165,35 @@ describe('reader', () => {
     await close();
   });
 
-  it('goes on with what it has when the very place is sought where that stands, as those do who hold a partition for a while', async () => {
-    const { topic, offsets, reader, numbers, fetches, close } = await counting(24, 100_000);
+  it('keeps what has come of a paused partition, and what was on its way, for when it is resumed', async () => {
+    const { topic, reader, numbers, fetches, close } = await counting(24, 100_000);
     expect(await numbers()).toEqual([0, 1, 2]);
     await until(() => (fetches() === 2 ? true : undefined));
-    reader.drop(topic, 0);
-    reader.seek(topic, 0, offsets[2]! + 1);
+    reader.pause(topic, 0);
+    expect(await reader.poll({ maxWaitMs: 50 })).toEqual([]);
+    reader.resume(topic, 0);
     const rest: number[] = [];
     while (rest.at(-1) !== 23) rest.push(...(await numbers()));
     expect(rest.map((n) => n - 3)).toEqual(rest.map((_, n) => n));
+    // 2,400,000 bytes, at most 1,048,576 each.
     expect(fetches()).toBeLessThanOrEqual(4);
     await close();
   });
 
-  it('reads at once what was sought when a poll is ended for it, before what waits of others', async () => {
-    const { topic, reader, close } = await counting(24, 100_000);
+  it('reads what was sought as soon as it has come, before what waits of others', async () => {
+    const { reader, close } = await counting(24, 100_000);
     const other = await newTopic(log);
     await (await writer()).transact(one(other, 'sought'));
     await committedRecords(log, other);
     await reader.poll({ maxWaitMs: 10_000, maxBytes: 1 });
     reader.seek(other, 0, 0);
-    const stop = new AbortController();
-    const ended = reader.poll({ signal: stop.signal });
-    stop.abort();
-    expect(await ended).toEqual([]);
-    const batches = await reader.poll({ maxWaitMs: 10_000, maxBytes: Infinity });
-    expect(texts(recordsOf(batches.filter((batch) => batch.topic === other)))).toEqual(['sought']);
-    expect(Number.parseInt(texts(recordsOf(batches.filter((batch) => batch.topic === topic)))[0]!, 10)).toBe(1);
+    const seen: (string | null)[] = [];
+    while (!seen.includes('sought')) {
+      seen.push(...texts(recordsOf(await reader.poll({ maxWaitMs: 10_000, maxBytes: 1 }))));
+      // As long as an answer takes.
+      await log.admin.offsets(other);
+    }
+    expect(seen.length).toBeLessThan(20);
     await close();
   });
 

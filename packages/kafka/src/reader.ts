@@ -1,18 +1,10 @@
 import { setImmediate } from 'node:timers/promises';
 import type { FetchedBatch, LogReader, PollOptions, TopicPartition } from '@headwater/core';
+import { Cursor } from './cursor.js';
 import { keepFreedMemory } from './freed-memory.js';
-import { FetchedRecords, endOfBatches } from './fetched.js';
-import { CORRUPT_MESSAGE, KafkaError, OFFSET_OUT_OF_RANGE, isRetriable, refused } from './kafka.errors.js';
+import { CORRUPT_MESSAGE, KafkaError, OFFSET_OUT_OF_RANGE, refused } from './kafka.errors.js';
 import { closedError, type Lane } from './lane.js';
-import {
-  EARLIEST,
-  LATEST,
-  fetch,
-  listOffsets,
-  type FetchPartition,
-  type FetchedPartition,
-  type FetchLimits,
-} from './requests/fetch.js';
+import { EARLIEST, LATEST, fetch, listOffsets, type FetchPartition, type FetchedPartition } from './requests/fetch.js';
 import { wait } from './wait.js';
 import type { Wire } from './wire.js';
 
@@ -23,58 +15,41 @@ export interface ReaderLimits {
 
 /** More would leave the processor's cache, and the connections full, before it is handled. */
 const DEFAULT_POLL_BYTES = 256 << 10;
-/** How long nothing more is asked for while a leader is missing and others have brought something. */
-const IMPEDED_MS = 50;
 /** At most so much of one partition per fetch, so that one with a long backlog leaves room for others. */
 const PARTITION_SHARE = 2;
+/** What partitions that are paused may keep, in fetches; the rest is fetched again. */
+const PAUSED_FETCHES = 4;
+/** How long a partition rests whose leader refused or is missing. */
+const REST_MS = 50;
 /** How long a topic that was read may be unknown to the brokers before it counts as deleted: some are late after a restart. */
 const MISSING_PATIENCE_MS = 1_000;
 const DEFAULT_MAX_WAIT_MS = 250;
 /** How much later than asked a broker's answer may come before poll returns without it. */
 const GRACE_MS = 100;
+/** Stands for the leader of partitions whose leader is looked for. */
+const NOBODY = -1;
+
+/** A request under way: a fetch from a leader, or the search for leaders. It outlives the poll that began it, so that a slow leader holds back nobody. */
+interface Flight {
+  /** When its answer is to be expected, by `performance.now()`: until then a broker that has nothing may hold it. */
+  readonly dueAt: number;
+}
 
 /**
- * One fetch of one leader, from its request until all that it brought is handed out. It outlives the poll that began it, so that a slow leader holds back nobody; what was sought or
- * dropped meanwhile is passed by.
+ * Asks every leader for what it leads, at most one fetch each, and the next while what the last one brought is handed out. What is of one partition stays with its cursor: its backlog, its
+ * rest after a refusal, its error.
  */
-interface Flight {
-  readonly nodeId: number;
-  readonly asked: ReadonlyMap<string, FetchPartition>;
-  readonly limits: FetchLimits;
-  landing: Promise<void>;
-  /** The leader did not answer, and that is not yet dealt with. */
-  lost?: unknown;
-  /** Partitions that the leader refused, as well. */
-  refused: readonly FetchedPartition[];
-  /** What it brought and is not handed out. */
-  left: readonly Arrival[];
-  /** What comes behind it is asked for, or need not be. */
-  followed: boolean;
-}
-
-/** What came of one partition. */
-interface Arrival {
-  readonly fetched: FetchedPartition;
-  readonly records: FetchedRecords;
-}
-
-/** The topic's id is learned by the first fetch and kept: these offsets belong to no other topic of that name. */
-type Position = TopicPartition & { readonly offset: number; readonly topicId?: string };
-
 export class KafkaReader implements LogReader {
   readonly #wire: Wire;
   readonly #lane: Lane;
   readonly #limits: ReaderLimits;
-  readonly #positions = new Map<string, Position>();
-  /** On their way, at most one per leader. */
+  /** The one that was handed out last comes last. */
+  readonly #cursors = new Map<string, Cursor>();
+  /** By leader. */
   readonly #flights = new Map<number, Flight>();
-  /** In the order in which they landed, at most two per leader: the first is handed out, behind it the next is asked for. */
-  #landed: Flight[] = [];
-  #impededAt = -Infinity;
+  #arrived = new AbortController();
   readonly #closing = new AbortController();
   readonly #stoppable = { order: 1, stop: () => this.close() } as const;
-
-  readonly #missingSince = new Map<string, number>();
 
   constructor(wire: Wire, limits: ReaderLimits) {
     this.#wire = wire;
@@ -85,298 +60,194 @@ export class KafkaReader implements LogReader {
   }
 
   seek(topic: string, partition: number, offset: number): void {
-    this.#positions.set(`${topic}/${partition}`, { topic, partition, offset });
+    this.#cursors.set(`${topic}/${partition}`, new Cursor(topic, partition, offset));
+    this.#arrived.abort();
   }
 
   drop(topic: string, partition: number): void {
-    this.#positions.delete(`${topic}/${partition}`);
+    this.#cursors.delete(`${topic}/${partition}`);
+  }
+
+  pause(topic: string, partition: number): void {
+    const cursor = this.#cursors.get(`${topic}/${partition}`);
+    if (cursor === undefined) return;
+    cursor.isPaused = true;
+    const paused = [...this.#cursors.values()].filter(({ isPaused }) => isPaused);
+    if (waitingBytesOf(paused) > PAUSED_FETCHES * this.#limits.maxBytes) cursor.forget();
+  }
+
+  resume(topic: string, partition: number): void {
+    const cursor = this.#cursors.get(`${topic}/${partition}`);
+    if (cursor === undefined) return;
+    cursor.isPaused = false;
+    this.#arrived.abort();
   }
 
   async poll(options: PollOptions = {}): Promise<readonly FetchedBatch[]> {
     const { maxWaitMs = DEFAULT_MAX_WAIT_MS, maxBytes = DEFAULT_POLL_BYTES, signal } = options;
     const deadline = performance.now() + maxWaitMs;
-    for (;;) {
+    for (let leftMs = maxWaitMs; ; leftMs = deadline - performance.now()) {
       if (this.#closing.signal.aborted || this.#wire.closing.signal.aborted) throw closedError();
       if (signal?.aborted) return this.#ended();
-      const leftMs = Math.max(0, deadline - performance.now());
-      const launched = this.#mayLaunch() ? await this.#launch(Math.ceil(leftMs)) : 'complete';
-      // A turn of the event loop, in which connections are read: brokers send on while this is handed out.
-      if (this.#landed.length > 0) await setImmediate();
-      else if (this.#flights.size > 0) await this.#landing(leftMs + GRACE_MS, signal);
-      if (signal?.aborted) return this.#ended();
-      const { batches, failed } = await this.#unload(maxBytes);
-      const impeded = failed || launched === 'incomplete';
-      if (impeded) this.#impededAt = performance.now();
-      if (batches.length > 0 || performance.now() >= deadline) return batches;
-      if (impeded || this.#positions.size === 0) {
-        const pauseMs = impeded ? Math.min(IMPEDED_MS, deadline - performance.now()) : deadline - performance.now();
-        await wait(pauseMs, signal, this.#closing.signal, this.#wire.closing.signal);
+      if (leftMs >= 0) this.#ask(deadline);
+      if (!this.#isReady) {
+        if (performance.now() >= this.#patience(deadline)) return [];
+        await this.#arrival(deadline, signal);
+        continue;
       }
+      // A turn of the event loop, in which connections are read: brokers send on while this is handed out.
+      await setImmediate();
+      if (signal?.aborted) return this.#ended();
+      const batches = this.#handOut(maxBytes >= 1 ? Math.min(this.#limits.maxBytes, maxBytes) : 1);
+      if (batches.length > 0) return batches;
     }
-  }
-
-  /** Room for what is sought by now: it would come behind all that waits, and behind fetches that brokers hold for the rest of their time. */
-  #ended(): readonly [] {
-    if (this.#flights.size > 0) this.#lane.cut();
-    this.#flights.clear();
-    this.#landed = [];
-    return [];
   }
 
   async close(): Promise<void> {
     this.#closing.abort();
     this.#wire.dismiss(this.#stoppable);
     this.#flights.clear();
-    this.#landed = [];
+    this.#cursors.clear();
     await this.#wire.release(this.#lane);
   }
 
-  /** Nobody asks again and again for a leader that is missing while there is something to hand out. */
-  #mayLaunch(): boolean {
-    return this.#landed.length === 0 || performance.now() - this.#impededAt >= IMPEDED_MS;
-  }
-
-  /** Sends a fetch to every leader of which nothing is on its way or waits. */
-  async #launch(maxWaitMs: number): Promise<'complete' | 'incomplete'> {
-    const positions = [...this.#positions.values()];
-    if (positions.length === 0) return 'complete';
-    let byLeader: { led: Map<number, Position[]>; leaderless: Position[] };
-    try {
-      byLeader = await this.#wire.byLeader(positions);
-    } catch (error) {
-      if (error instanceof KafkaError && !error.retryable) throw error;
-      return 'incomplete';
-    }
-    const share = this.#limits.maxBytes / Math.max(1, byLeader.led.size);
-    for (const [nodeId, positions] of byLeader.led) {
-      if (this.#flights.has(nodeId) || this.#landed.some((flight) => flight.nodeId === nodeId)) continue;
-      const asked = positions.map((position) => this.#identified(position));
-      this.#fetch(nodeId, asked, { maxWaitMs, ...limitsOf(share) });
-    }
-    if (byLeader.leaderless.length === 0) return 'complete';
-    await this.#wire.tryRefresh(byLeader.leaderless.map(({ topic }) => topic));
-    for (const position of byLeader.leaderless) this.#stillThere(position);
-    return 'incomplete';
-  }
-
-  /** The position under the id of its topic, and for the leader that is known. */
-  #identified(position: Position): FetchPartition {
-    const { topic, partition, topicId } = position;
-    const leaderEpoch = this.#wire.knownLeaderEpoch(position) ?? -1;
-    const found = this.#wire.knownTopicId(topic) ?? '';
-    this.#missingSince.delete(topic);
-    if (topicId === found) return { ...position, topicId, leaderEpoch };
-    if (topicId !== undefined) {
-      throw new KafkaError(
-        'LOG_TOPIC_RECREATED',
-        `topic ${topic} was deleted and made again (id ${topicId}, now ${found}): offset ${position.offset} of partition ${partition} is not of this one. ` +
-          'Rebuild what is read from it, then seek to its start.',
-        { facts: { topic, partition, offset: position.offset, wanted: topicId, found } },
-      );
-    }
-    const identified = { ...position, topicId: found };
-    this.#positions.set(`${topic}/${partition}`, identified);
-    return { ...identified, leaderEpoch };
-  }
-
-  #stillThere({ topic, topicId }: Position): void {
-    // Never seen: it may be made later.
-    if (topicId === undefined || this.#wire.knownLeaders(topic) !== undefined) return;
+  /** What is sought by now is not to wait for fetches that brokers hold for the rest of their time. */
+  #ended(): readonly [] {
     const now = performance.now();
-    const since = this.#missingSince.get(topic) ?? now;
-    this.#missingSince.set(topic, since);
-    if (now - since < MISSING_PATIENCE_MS) return;
-    throw new KafkaError(
-      'LOG_TOPIC_MISSING',
-      `topic ${topic} was read and exists no more. Restore it, or drop it and rebuild what is read from it.`,
-      { facts: { topic } },
-    );
-  }
-
-  #fetch(nodeId: number, asked: readonly FetchPartition[], limits: FetchLimits): void {
-    const flight: Flight = {
-      nodeId,
-      asked: new Map(asked.map((position) => [`${position.topic}/${position.partition}`, position])),
-      limits,
-      landing: Promise.resolve(),
-      refused: [],
-      left: [],
-      followed: false,
-    };
-    flight.landing = this.#wire.send(nodeId, fetch(asked, limits, this.#wire.requestTimeoutMs), this.#lane).then(
-      ({ error, partitions }) => {
-        if (error === 0) this.#land(flight, partitions);
-        else this.#land(flight, [], refused('Fetch', error));
-      },
-      (error: unknown) => this.#land(flight, [], error),
-    );
-    this.#flights.set(nodeId, flight);
-  }
-
-  #land(flight: Flight, partitions: readonly FetchedPartition[], lost?: unknown): void {
-    // Nobody waits for it any more.
-    if (this.#flights.get(flight.nodeId) !== flight) return;
-    this.#flights.delete(flight.nodeId);
-    flight.lost = lost;
-    flight.refused = partitions.filter(({ error }) => error !== 0);
-    flight.left = partitions
-      .filter(({ topic, partition, error, bytes }) => {
-        return error === 0 && bytes.length > 0 && flight.asked.has(`${topic}/${partition}`);
-      })
-      .map((fetched) => {
-        const { offset: from } = flight.asked.get(`${fetched.topic}/${fetched.partition}`)!;
-        return { fetched, records: new FetchedRecords({ ...fetched, from, before: fetched.lastStableOffset }) };
-      });
-    this.#landed.push(flight);
-  }
-
-  /**
-   * Asks for what comes behind a flight that has landed, before any of it is handed out, so that the broker works meanwhile. Only where it told of
-   * more: then it answers at once, and who seeks hardly waits for it. Should the place turn out to be another one, the answer is passed by.
-   */
-  #fetchOn({ nodeId, asked, limits, left }: Flight): void {
-    const ends = new Map<string, number>();
-    let more = false;
-    for (const { fetched } of left) {
-      const { topic, partition, bytes, lastStableOffset } = fetched;
-      const key = `${topic}/${partition}`;
-      const { offset } = asked.get(key)!;
-      const end = endOfBatches(bytes, offset, lastStableOffset);
-      if (end === offset) continue;
-      more ||= end < lastStableOffset;
-      ends.set(key, end);
+    if ([...this.#flights.values()].some(({ dueAt }) => dueAt > now)) {
+      this.#flights.clear();
+      this.#lane.cut();
     }
-    if (!more) return;
-    const [waiting, brought]: FetchPartition[][] = [[], []];
-    for (const [key, position] of this.#positions) {
-      if (this.#wire.knownLeaders(position.topic)?.[position.partition] !== nodeId) continue;
-      const identified = this.#identified(position);
-      const end = sameOffset(identified, asked.get(key)) ? ends.get(key) : undefined;
-      // To the end of the order, as when it is advanced.
-      if (end === undefined) waiting!.push(identified);
-      else brought!.push({ ...identified, offset: end });
+    return [];
+  }
+
+  get #isReady(): boolean {
+    for (const cursor of this.#cursors.values()) if (cursor.isReady) return true;
+    return false;
+  }
+
+  /** Sends what is to be asked now: a fetch to every leader that may bring something and has none under way, and the search for leaders. */
+  #ask(deadline: number): void {
+    const now = performance.now();
+    const byLeader = new Map<number, Cursor[]>();
+    for (const cursor of this.#cursors.values()) {
+      if (cursor.isPaused || cursor.fault !== undefined || cursor.restsUntil > now) continue;
+      const leader = this.#leaderOf(cursor);
+      const others = byLeader.get(leader);
+      if (others === undefined) byLeader.set(leader, [cursor]);
+      else others.push(cursor);
     }
-    this.#fetch(nodeId, [...waiting!, ...brought!], { ...limits, maxWaitMs: 0 });
+    const leaders = byLeader.size - (byLeader.has(NOBODY) ? 1 : 0);
+    for (const [leader, cursors] of byLeader) {
+      if (this.#flights.has(leader)) continue;
+      if (leader === NOBODY) this.#launch(NOBODY, now, (isAwaited) => this.#search(cursors, isAwaited));
+      else this.#fetch(leader, cursors, Math.max(1, Math.floor(this.#limits.maxBytes / leaders)), deadline);
+    }
   }
 
-  /** Resolves when a flight brought something, when all have landed, or when the time is over. */
-  async #landing(ms: number, signal?: AbortSignal): Promise<void> {
-    const over = new AbortController();
-    const flights = [...this.#flights.values()];
-    const useful = flights.map(
-      (flight) =>
-        new Promise<void>((resolve) => {
-          void flight.landing.then(() => {
-            if (flight.lost !== undefined || flight.refused.length + flight.left.length > 0) resolve();
-          });
-        }),
-    );
-    const all = Promise.all(flights.map(({ landing }) => landing));
-    await Promise.race([...useful, all, wait(ms, over.signal, signal, this.#closing.signal)]);
-    over.abort();
+  #leaderOf({ topic, partition, isStray }: Cursor): number {
+    return isStray ? NOBODY : (this.#wire.knownLeaders(topic)?.[partition] ?? NOBODY);
   }
 
-  /**
-   * Hands out a portion of what has landed. What stands before an error is handed out first; an error loses nothing: every position stays behind what was handed out, and
-   * what has landed is fetched again.
-   */
-  async #unload(maxBytes: number): Promise<{ readonly batches: FetchedBatch[]; readonly failed: boolean }> {
-    const batches: FetchedBatch[] = [];
-    let leftBytes = maxBytes >= 1 ? Math.min(this.#limits.maxBytes, maxBytes) : 1;
-    let failed = false;
-    try {
-      for (let flight = this.#landed[0]; flight !== undefined && leftBytes > 0; flight = this.#landed[0]) {
-        if (flight.lost !== undefined || flight.refused.length > 0) {
-          // Nothing is awaited from the first batch on: another place could be sought meanwhile.
-          if (batches.length > 0) break;
-          await this.#faulted(flight);
-          failed = true;
-        } else if (!flight.followed) {
-          this.#fetchOn(flight);
-        }
-        flight.followed = true;
-        const [arrival, ...rest] = flight.left;
-        // A partition is handed out in one piece.
-        if (arrival !== undefined && batches.some((batch) => samePartition(batch, arrival.fetched))) break;
-        if (arrival !== undefined) leftBytes -= this.#read(flight, arrival, leftBytes, batches);
-        if (arrival?.records.done !== false) flight.left = rest;
-        if (flight.left.length === 0) this.#landed.shift();
+  /** While something waits, only when there is more, so that the broker answers at once; while much waits, only for what nothing is known of. */
+  #fetch(leader: number, led: readonly Cursor[], maxBytes: number, deadline: number): void {
+    const isIdle = led.every(({ isDrained }) => isDrained);
+    const hasRoom = waitingBytesOf(led) <= maxBytes;
+    if (!isIdle && !led.some(({ isFresh, hasMore }) => isFresh || (hasRoom && hasMore))) return;
+    const wanted = led.filter((cursor) => (hasRoom || cursor.isFresh) && this.#identify(cursor));
+    if (wanted.length === 0) return;
+    // A broker fills a fetch in the order asked.
+    const cursors = [...wanted.filter(({ isDrained }) => isDrained), ...wanted.filter(({ isDrained }) => !isDrained)];
+    const now = performance.now();
+    const dueAt = isIdle ? Math.max(now, deadline) : now;
+    const maxWaitMs = Math.ceil(dueAt - now);
+    const limits = { maxWaitMs, maxBytes, partitionMaxBytes: Math.max(1, Math.floor(maxBytes / PARTITION_SHARE)) };
+    this.#launch(leader, dueAt, async (isAwaited) => {
+      const places = cursors.map((cursor) => this.#placeOf(cursor));
+      const call = fetch(places, limits, this.#wire.requestTimeoutMs);
+      try {
+        const { error, partitions } = await this.#wire.send(leader, call, this.#lane);
+        if (error !== 0) throw refused('Fetch', error);
+        if (isAwaited()) await this.#land(places, partitions);
+      } catch (error) {
+        if (isAwaited()) for (const cursor of cursors) this.#failed(cursor, error);
       }
-    } catch (error) {
-      if (batches.length === 0) {
-        this.#landed = [];
-        throw error;
-      }
-    }
-    return { batches, failed };
+    });
   }
 
-  /** Reads on in what came of one partition, and returns how many bytes were unpacked. */
-  #read({ asked }: Flight, { fetched, records: arrived }: Arrival, maxBytes: number, batches: FetchedBatch[]): number {
-    const { topic, partition, lastStableOffset, highWatermark } = fetched;
-    const key = `${topic}/${partition}`;
-    const position = this.#positions.get(key);
-    const from = arrived.nextOffset;
-    // Sought anew or dropped since the fetch was sent.
-    const { topicId } = asked.get(key)!;
-    if (position?.offset !== from || topicId !== (position.topicId ?? this.#wire.knownTopicId(topic))) {
-      arrived.skip();
-      return 0;
-    }
-    const { records, unpackedBytes } = arrived.read(maxBytes);
-    const { nextOffset } = arrived;
-    if (nextOffset === from) return unpackedBytes;
-    batches.push({ topic, partition, from, records, nextOffset, lastStableOffset, highWatermark });
-    // To the end of the order, too: the broker fills a fetch in the order asked.
-    this.#positions.delete(key);
-    this.#positions.set(key, { ...position, topicId, offset: nextOffset });
-    return unpackedBytes;
+  #placeOf(cursor: Cursor): Place {
+    const { topic, partition, topicId = '', end } = cursor;
+    return { topic, partition, topicId, offset: end, leaderEpoch: this.#wire.knownLeaderEpoch(cursor) ?? -1, cursor };
   }
 
-  /** Looks for new leaders after what heals by itself, and throws what does not. */
-  async #faulted(flight: Flight): Promise<void> {
-    const { lost } = flight;
-    if (lost instanceof KafkaError && !lost.retryable) throw lost;
-    const moved = new Set<string>();
-    if (lost !== undefined) for (const { topic } of flight.asked.values()) moved.add(topic);
-    for (const fetched of flight.refused) {
-      const key = `${fetched.topic}/${fetched.partition}`;
-      const position = this.#positions.get(key);
-      if (position === undefined || !sameOffset(position, flight.asked.get(key))) continue;
-      await this.#refused(fetched, position);
-      moved.add(fetched.topic);
-    }
-    flight.lost = undefined;
-    flight.refused = [];
-    if (moved.size > 0) await this.#wire.tryRefresh([...moved]);
+  /** False: the topic was deleted and made again since it was first asked for. */
+  #identify(cursor: Cursor): boolean {
+    const { topic, partition, topicId: wanted, end: offset } = cursor;
+    const found = this.#wire.knownTopicId(topic);
+    cursor.topicId ??= found;
+    if (cursor.topicId === found) return true;
+    cursor.fault = new KafkaError(
+      'LOG_TOPIC_RECREATED',
+      `topic ${topic} was deleted and made again (id ${wanted}, now ${found}): offset ${offset} of partition ${partition} is not of this one. ` +
+        'Rebuild what is read from it, then seek to its start.',
+      { facts: { topic, partition, offset, wanted, found } },
+    );
+    return false;
   }
 
-  async #refused({ topic, partition, error }: FetchedPartition, { offset }: Position): Promise<void> {
-    if (isRetriable(error)) return;
+  async #land(places: readonly Place[], partitions: readonly FetchedPartition[]): Promise<void> {
+    const byKey = new Map(places.map((place) => [keyOf(place), place]));
+    const refusals: [Place, number][] = [];
+    for (const fetched of partitions) {
+      const place = byKey.get(keyOf(fetched));
+      if (place === undefined) continue;
+      if (fetched.error === 0) place.cursor.land(place.offset, fetched);
+      else refusals.push([place, fetched.error]);
+    }
+    // What has come does not wait for them.
+    if (refusals.length > 0) this.#arrived.abort();
+    for (const [{ cursor }, error] of refusals) await this.#refused(cursor, error);
+  }
+
+  /** Rests after what heals by itself; the next poll that comes to it tells of what does not. */
+  #failed(cursor: Cursor, error: unknown): void {
+    if (error instanceof KafkaError && !error.retryable) cursor.fault = error;
+    else this.#rest(cursor);
+  }
+
+  #rest(cursor: Cursor): void {
+    cursor.isStray = true;
+    cursor.restsUntil = performance.now() + REST_MS;
+  }
+
+  async #refused(cursor: Cursor, error: number): Promise<void> {
+    const { topic, partition, end: offset } = cursor;
+    const facts = { topic, partition, offset };
     if (error === CORRUPT_MESSAGE) {
-      throw new KafkaError(
+      cursor.fault = new KafkaError(
         'LOG_CORRUPT',
         `${topic}-${partition} at offset ${offset}: the broker found a corrupt batch. Read from another replica or restore the topic.`,
-        { facts: { topic, partition, offset } },
+        { facts },
       );
+      return;
     }
-    if (error !== OFFSET_OUT_OF_RANGE) throw refused('Fetch', error, { topic, partition, offset });
-    const range = await this.#range(topic, partition);
+    if (error !== OFFSET_OUT_OF_RANGE) return this.#failed(cursor, refused('Fetch', error, facts));
+    const range = await this.#range(cursor);
     // A new leader may lag for a moment; an offset inside the range is asked for again.
-    if (range === undefined || (offset >= range.start && offset <= range.high)) return;
+    if (range === undefined || (offset >= range.start && offset <= range.high)) return this.#rest(cursor);
     const side = offset < range.start ? 'was removed from the log' : 'is not yet in the log';
-    throw new KafkaError(
+    cursor.fault = new KafkaError(
       'LOG_OFFSET_OUT_OF_RANGE',
       `${topic}-${partition}: offset ${offset} ${side}, which holds ${range.start} to ${range.high}. ` +
         'Rebuild what is read from it, or seek into the range.',
-      { facts: { topic, partition, offset, ...range } },
+      { facts: { ...facts, ...range } },
     );
   }
 
-  async #range(topic: string, partition: number): Promise<{ start: number; high: number } | undefined> {
-    const leader = (await this.#wire.leaders(topic))?.[partition] ?? -1;
-    if (leader < 0) return undefined;
+  async #range({ topic, partition }: TopicPartition): Promise<{ start: number; high: number } | undefined> {
     try {
+      const leader = (await this.#wire.leaders(topic))?.[partition] ?? NOBODY;
+      if (leader === NOBODY) return undefined;
       const wanted = [{ topic, partition }];
       const [start] = await this.#wire.send(leader, listOffsets(wanted, EARLIEST, 'all'));
       const [high] = await this.#wire.send(leader, listOffsets(wanted, LATEST, 'all'));
@@ -387,18 +258,103 @@ export class KafkaReader implements LogReader {
       return undefined;
     }
   }
+
+  async #search(cursors: readonly Cursor[], isAwaited: () => boolean): Promise<void> {
+    try {
+      await this.#wire.tryRefresh(cursors.map(({ topic }) => topic));
+    } catch (error) {
+      const { topic } = (error as KafkaError).facts as { topic?: string };
+      for (const cursor of cursors) if (topic === undefined || cursor.topic === topic) cursor.fault = error;
+    }
+    if (!isAwaited()) return;
+    for (const cursor of cursors) {
+      cursor.isStray = false;
+      if (this.#leaderOf(cursor) === NOBODY) {
+        this.#rest(cursor);
+        this.#stillThere(cursor);
+      } else {
+        cursor.missingSince = undefined;
+      }
+    }
+  }
+
+  #stillThere(cursor: Cursor): void {
+    const { topic, topicId } = cursor;
+    // Never seen: it may be made later.
+    if (topicId === undefined || this.#wire.knownLeaders(topic) !== undefined) return;
+    cursor.missingSince ??= performance.now();
+    if (performance.now() - cursor.missingSince < MISSING_PATIENCE_MS) return;
+    cursor.fault = new KafkaError(
+      'LOG_TOPIC_MISSING',
+      `topic ${topic} was read and exists no more. Restore it, or drop it and rebuild what is read from it.`,
+      { facts: { topic } },
+    );
+  }
+
+  /** Has a request under way until `fly` resolves; nobody awaits it any more when a poll was ended meanwhile. */
+  #launch(leader: number, dueAt: number, fly: (isAwaited: () => boolean) => Promise<void>): void {
+    const flight: Flight = { dueAt };
+    const isAwaited = () => this.#flights.get(leader) === flight;
+    this.#flights.set(leader, flight);
+    void fly(isAwaited).then(() => {
+      if (!isAwaited()) return;
+      this.#flights.delete(leader);
+      this.#arrived.abort();
+    });
+  }
+
+  /** Until when a poll waits: its answers may come a little later than they are due. */
+  #patience(deadline: number): number {
+    return deadline + ([...this.#flights.values()].some(({ dueAt }) => dueAt <= deadline) ? GRACE_MS : 0);
+  }
+
+  /** Resolves when something has come or was sought, when a request or a rest is over, and when the time is. */
+  async #arrival(deadline: number, signal: AbortSignal | undefined): Promise<void> {
+    this.#arrived = new AbortController();
+    const now = performance.now();
+    let until = this.#patience(deadline);
+    for (const { isPaused, restsUntil } of this.#cursors.values()) {
+      if (!isPaused && restsUntil > now) until = Math.min(until, restsUntil);
+    }
+    await wait(until - now, this.#arrived.signal, signal, this.#closing.signal, this.#wire.closing.signal);
+  }
+
+  /**
+   * A portion of what has come, each partition in its turn and once. An error is told when nothing is handed out with it, and loses nothing: the position stays behind what was handed
+   * out, and others keep what has come of them.
+   */
+  #handOut(maxBytes: number): FetchedBatch[] {
+    const batches: FetchedBatch[] = [];
+    let leftBytes = maxBytes;
+    const cursors = [...this.#cursors.values()];
+    for (const cursor of cursors) {
+      if (leftBytes <= 0) break;
+      if (!cursor.isReady) continue;
+      if (!cursor.isDrained) {
+        const { batch, unpackedBytes } = cursor.take(leftBytes);
+        leftBytes -= unpackedBytes;
+        if (batch === undefined) continue;
+        batches.push(batch);
+        const key = keyOf(cursor);
+        this.#cursors.delete(key);
+        this.#cursors.set(key, cursor);
+      } else if (batches.length === 0) {
+        const { fault } = cursor;
+        cursor.fault = undefined;
+        throw fault;
+      }
+    }
+    return batches;
+  }
 }
 
-function limitsOf(share: number): { maxBytes: number; partitionMaxBytes: number } {
-  const maxBytes = Math.max(1, Math.floor(share));
-  return { maxBytes, partitionMaxBytes: Math.max(1, Math.floor(share / PARTITION_SHARE)) };
+/** Where a fetch of one partition begins. */
+type Place = FetchPartition & { readonly cursor: Cursor };
+
+function keyOf({ topic, partition }: TopicPartition): string {
+  return `${topic}/${partition}`;
 }
 
-function samePartition(one: TopicPartition, other: TopicPartition): boolean {
-  return one.partition === other.partition && one.topic === other.topic;
-}
-
-/** The same place in the same topic. */
-function sameOffset(position: Position | undefined, asked: Position | undefined): boolean {
-  return position?.offset === asked?.offset && position?.topicId === asked?.topicId;
+function waitingBytesOf(cursors: readonly Cursor[]): number {
+  return cursors.reduce((sum, { waitingBytes }) => sum + waitingBytes, 0);
 }

@@ -162,8 +162,9 @@ export class Wire {
   async refresh(topics: readonly string[]): Promise<void> {
     const answer = await this.ask(metadata([...new Set(topics)]));
     for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port });
+    let refusal: KafkaError | undefined;
     for (const { topic, id, error, leaders, leaderEpochs } of answer.topics) {
-      if (error === 17 || error === 29) throw refused('Metadata', error, { topic });
+      if (error === 17 || error === 29) refusal ??= refused('Metadata', error, { topic });
       if (error === 0 || leaders.length > 0) {
         this.#leaders.set(topic, leaders);
         this.#leaderEpochs.set(topic, leaderEpochs);
@@ -174,6 +175,8 @@ export class Wire {
         this.#topicIds.delete(topic);
       }
     }
+    // Behind all others: what is forbidden is nothing to them.
+    if (refusal !== undefined) throw refusal;
   }
 
   /** As `refresh`; a cluster that does not answer leaves what was known. */

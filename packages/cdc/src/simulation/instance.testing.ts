@@ -287,6 +287,8 @@ function watched(log: Log, name: string, witness: Witness): Log {
   const reader = (of: LogReader): LogReader => ({
     seek: (topic, partition, offset) => of.seek(topic, partition, offset),
     drop: (topic, partition) => of.drop(topic, partition),
+    pause: (topic, partition) => of.pause(topic, partition),
+    resume: (topic, partition) => of.resume(topic, partition),
     poll: async (options) => {
       const batches = await of.poll(options);
       for (const batch of batches) for (const endLsn of positionsIn(batch.records)) witness.durable(endLsn);

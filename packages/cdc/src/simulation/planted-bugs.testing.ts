@@ -154,6 +154,8 @@ function rereading(
       return {
         seek: (topic, partition, offset) => reader.seek(topic, partition, offset),
         drop: (topic, partition) => reader.drop(topic, partition),
+        pause: (topic, partition) => reader.pause(topic, partition),
+        resume: (topic, partition) => reader.resume(topic, partition),
         close: () => reader.close(),
         poll: async (options) =>
           (await reader.poll(options)).map((batch) => ({

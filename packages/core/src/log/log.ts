@@ -127,13 +127,16 @@ export interface PollOptions {
 
 /** A committed-only reader at positions of its own. */
 export interface LogReader {
-  /** Reads this partition from `offset` on. */
+  /** Reads this partition from `offset` on, paused or not before. */
   seek(topic: string, partition: number, offset: number): void;
   drop(topic: string, partition: number): void;
+  /** Hands out nothing of this partition until `resume`, and keeps its place. What is fetched of it already is kept, within limits. Does nothing for one that is not read. */
+  pause(topic: string, partition: number): void;
+  resume(topic: string, partition: number): void;
   /**
    * Fetches from all leaders; resolves with what came, at most one batch of each partition, at latest after `maxWaitMs`. Moves the positions past what it returns.
-   * Rejects with LOG_OFFSET_OUT_OF_RANGE when a position is no longer (or not yet) in the log, with LOG_CORRUPT on a CRC mismatch, and moves none then.
-   * Retries a moved leader or a lost connection by itself.
+   * Rejects with LOG_OFFSET_OUT_OF_RANGE when a position is no longer (or not yet) in the log, with LOG_CORRUPT on a CRC mismatch, and moves none then. The facts name topic and
+   * partition: who drops or pauses that goes on with the others. Retries a moved leader or a lost connection by itself.
    */
   poll(options?: PollOptions): Promise<readonly FetchedBatch[]>;
   close(): Promise<void>;

@@ -177,6 +177,8 @@ function gated(
         real.seek(of, partition, offset);
       },
       drop: (of, partition) => real.drop(of, partition),
+      pause: (of, partition) => real.pause(of, partition),
+      resume: (of, partition) => real.resume(of, partition),
       async poll(options) {
         if (isGated) {
           reach();

@@ -159,7 +159,7 @@ export class ProcessLoop {
         continue;
       }
       // What is held back may be wanted again at any time: a long poll for the others must not keep it away.
-      // As much as there is: what is fetched for a task that is held meanwhile would be fetched again.
+      // As much as there is: the tasks work on all of it at once.
       const maxWaitMs = held > 0 ? HELD_POLL_MS : POLL_MS;
       const batches = await reader.poll({ maxWaitMs, maxBytes: Infinity, signal });
       for (const batch of batches) this.#fairShare.take(batch);

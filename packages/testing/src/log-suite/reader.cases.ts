@@ -103,6 +103,41 @@ export function readerCases(bench: Bench): void {
     await reader.close();
   });
 
+  it('S108 hands out nothing of what is paused, and goes on where it stood when it is resumed', async () => {
+    const topic = await bench.topic(2);
+    const writer = await bench.writer();
+    const both = (text: string) =>
+      [0, 1].map((partition) => ({ topic, partition, key: null, value: Buffer.from(`${text}${partition}`) }));
+    await writer.transact(both('a'));
+    await bench.committed(topic);
+    const reader = bench.log.reader();
+    const seen: (string | null)[] = [];
+    const readTo = async (last: string) => {
+      while (!seen.includes(last)) seen.push(...texts(recordsOf(await reader.poll())));
+    };
+    for (const partition of [0, 1]) reader.seek(topic, partition, 0);
+    reader.pause(topic, 0);
+    await readTo('a1');
+    reader.resume(topic, 0);
+    await readTo('a0');
+    reader.pause(topic, 0);
+    await writer.transact(both('b'));
+    await readTo('b1');
+    expect(await reader.poll({ maxWaitMs: 20 })).toEqual([]);
+    reader.resume(topic, 0);
+    await readTo('b0');
+    expect(seen.splice(0)).toEqual(['a1', 'a0', 'b1', 'b0']);
+    // Another place is read from, paused or not before.
+    reader.pause(topic, 0);
+    reader.seek(topic, 0, 0);
+    await readTo('b0');
+    expect(seen).toEqual(['a0', 'b0']);
+    reader.pause(topic, 1);
+    reader.drop(topic, 0);
+    expect(await reader.poll({ maxWaitMs: 20 })).toEqual([]);
+    await reader.close();
+  });
+
   it('S108 names the offset and the range of the log when a position is not in it', async () => {
     const topic = await bench.topic();
     await (await bench.writer()).transact(one(topic, 'x'));

@@ -10,6 +10,7 @@ export class MemoryReader implements LogReader {
   readonly #connection: Connection;
   readonly #maxRecords: () => number;
   readonly #positions = new Map<string, PartitionOffset>();
+  readonly #paused = new Set<string>();
   readonly #closing = new AbortController();
   readonly #stoppable = { order: 1, stop: () => this.close() } as const;
 
@@ -23,10 +24,19 @@ export class MemoryReader implements LogReader {
 
   seek(topic: string, partition: number, offset: number): void {
     this.#positions.set(`${topic}/${partition}`, { topic, partition, next: offset });
+    this.#paused.delete(`${topic}/${partition}`);
   }
 
   drop(topic: string, partition: number): void {
     this.#positions.delete(`${topic}/${partition}`);
+  }
+
+  pause(topic: string, partition: number): void {
+    this.#paused.add(`${topic}/${partition}`);
+  }
+
+  resume(topic: string, partition: number): void {
+    this.#paused.delete(`${topic}/${partition}`);
   }
 
   async poll(
@@ -38,7 +48,7 @@ export class MemoryReader implements LogReader {
     for (;;) {
       this.#assertOpen();
       if (signal?.aborted) return [];
-      const asked = [...this.#positions.values()];
+      const asked = [...this.#positions.values()].filter((position) => !this.#isPaused(position));
       const batches = await this.#connection.request({ request: 'poll' }, () => this.#fetch(asked));
       this.#assertOpen();
       if (signal?.aborted) return [];
@@ -80,9 +90,13 @@ export class MemoryReader implements LogReader {
   /** False: sought anew or dropped since the fetch was sent. */
   #advance({ topic, partition, nextOffset }: FetchedBatch, asked: readonly PartitionOffset[]): boolean {
     const position = this.#positions.get(`${topic}/${partition}`);
-    if (position === undefined || !asked.includes(position)) return false;
-    this.seek(topic, partition, nextOffset);
+    if (position === undefined || !asked.includes(position) || this.#isPaused(position)) return false;
+    this.#positions.set(`${topic}/${partition}`, { topic, partition, next: nextOffset });
     return true;
+  }
+
+  #isPaused({ topic, partition }: PartitionOffset): boolean {
+    return this.#paused.has(`${topic}/${partition}`);
   }
 
   #assertOpen(): void {

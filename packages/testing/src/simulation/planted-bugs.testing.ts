@@ -221,6 +221,8 @@ function reading(reader: LogReader, change: Partial<LogReader>): LogReader {
   return {
     seek: (topic, partition, offset) => reader.seek(topic, partition, offset),
     drop: (topic, partition) => reader.drop(topic, partition),
+    pause: (topic, partition) => reader.pause(topic, partition),
+    resume: (topic, partition) => reader.resume(topic, partition),
     poll: (options) => reader.poll(options),
     close: () => reader.close(),
     ...change,

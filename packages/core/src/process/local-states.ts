@@ -58,7 +58,7 @@ export class LocalStates {
       if (topicId !== this.#topicId) await this.#close([...this.#states.keys()]);
       this.#topicId = topicId;
       this.#partitionCount = (await log.admin.partitionCounts([topic])).get(topic) ?? 0;
-      for (const partition of this.#followed) await this.#openState(partition);
+      await this.#open(this.#followed);
       this.#follow();
     });
   }
@@ -73,7 +73,7 @@ export class LocalStates {
       for (const partition of partitions) this.#owned.add(partition);
       const wanted = new Set([...partitions, ...this.#owned, ...this.#followed]);
       await this.#close([...this.#states.keys()].filter((partition) => !wanted.has(partition)));
-      for (const partition of wanted) await this.#openState(partition);
+      await this.#open(wanted);
       return new Map(partitions.map((partition) => [partition, this.#states.get(partition)!]));
     });
   }
@@ -143,8 +143,15 @@ export class LocalStates {
     return changed;
   }
 
+  /** At once: each may have to read its disk. */
+  async #open(partitions: Iterable<number>): Promise<void> {
+    const missing = [...partitions].filter((partition) => !this.#states.has(partition));
+    const opened = await Promise.allSettled(missing.map((partition) => this.#openState(partition)));
+    // One that failed waited for all others: each may be opened again, or closed.
+    for (const state of opened) if (state.status === 'rejected') throw state.reason;
+  }
+
   async #openState(partition: number): Promise<void> {
-    if (this.#states.has(partition)) return;
     const { open, processor } = this.#context;
     const task = { processor, partition, ...(this.#topicId === undefined ? {} : { topicId: this.#topicId }) };
     this.#states.set(partition, await TaskState.open(await open(task)));

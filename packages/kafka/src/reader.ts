@@ -61,7 +61,7 @@ export class KafkaReader implements LogReader {
 
   seek(topic: string, partition: number, offset: number): void {
     this.#cursors.set(`${topic}/${partition}`, new Cursor(topic, partition, offset));
-    this.#arrived.abort();
+    this.#wake();
   }
 
   drop(topic: string, partition: number): void {
@@ -80,7 +80,7 @@ export class KafkaReader implements LogReader {
     const cursor = this.#cursors.get(`${topic}/${partition}`);
     if (cursor === undefined) return;
     cursor.isPaused = false;
-    this.#arrived.abort();
+    this.#wake();
   }
 
   async poll(options: PollOptions = {}): Promise<readonly FetchedBatch[]> {
@@ -205,7 +205,7 @@ export class KafkaReader implements LogReader {
       else refusals.push([place, fetched.error]);
     }
     // What has come does not wait for them.
-    if (refusals.length > 0) this.#arrived.abort();
+    if (refusals.length > 0) this.#wake();
     for (const [{ cursor }, error] of refusals) await this.#refused(cursor, error);
   }
 
@@ -299,13 +299,18 @@ export class KafkaReader implements LogReader {
     void fly(isAwaited).then(() => {
       if (!isAwaited()) return;
       this.#flights.delete(leader);
-      this.#arrived.abort();
+      this.#wake();
     });
   }
 
   /** Until when a poll waits: its answers may come a little later than they are due. */
   #patience(deadline: number): number {
     return deadline + ([...this.#flights.values()].some(({ dueAt }) => dueAt <= deadline) ? GRACE_MS : 0);
+  }
+
+  /** Ends an `#arrival`. With a reason, or an error would be made of it. */
+  #wake(): void {
+    this.#arrived.abort('arrived');
   }
 
   /** Resolves when something has come or was sought, when a request or a rest is over, and when the time is. */

@@ -12,7 +12,8 @@ export class Wakeup {
 
   wake(): void {
     this.#woken = true;
-    this.#wait?.abort();
+    // With a reason, or an error would be made of it.
+    this.#wait?.abort('woken');
   }
 
   /** Resolves at the next `wake()`, or after `ms`. */

@@ -37,6 +37,8 @@ export interface LoopContext {
   readonly onFailing: (error: unknown) => void;
   /** The end did not wait for the records that these partitions were in. */
   readonly onAbandoned: (partitions: readonly number[]) => void;
+  /** Nothing comes of this partition for now; told once, until something has come of it. */
+  readonly onUnreadable: (partition: number, error: unknown) => void;
   /** While paused nothing is handled; what was handled is still committed. */
   readonly pause: Pause;
   /** Rejects when the work must end for a reason that lies outside of it. */
@@ -90,6 +92,11 @@ export class ProcessLoop {
 
   get tasks(): ReadonlyMap<number, Task> {
     return this.#tasks;
+  }
+
+  /** Of which partitions nothing comes, and why. */
+  get unreadable(): ReadonlyMap<number, HeadwaterError> {
+    return this.#fairShare.unreadable;
   }
 
   /**
@@ -153,18 +160,27 @@ export class ProcessLoop {
     const stopping = this.#stopping.signal;
     while (!stopping.aborted) {
       const { signal } = (this.#refetch = new AbortController());
-      const held = this.#fairShare.balance();
-      if (held === this.#tasks.size) {
-        await clock.wait(held === 0 ? POLL_MS : 1, signal);
+      const { canRead, hasFull } = this.#fairShare.balance(clock.elapsed());
+      if (!canRead) {
+        await clock.wait(hasFull ? 1 : POLL_MS, signal);
         continue;
       }
       // What is held back may be wanted again at any time: a long poll for the others must not keep it away.
       // As much as there is: the tasks work on all of it at once.
-      const maxWaitMs = held > 0 ? HELD_POLL_MS : POLL_MS;
-      const batches = await reader.poll({ maxWaitMs, maxBytes: Infinity, signal });
+      const maxWaitMs = hasFull ? HELD_POLL_MS : POLL_MS;
+      const polling = reader.poll({ maxWaitMs, maxBytes: Infinity, signal });
+      const batches = await polling.catch((error: unknown) => this.#letRest(error));
       for (const batch of batches) this.#fairShare.take(batch);
       if (batches.length > 0) this.#wakeup.wake();
     }
+  }
+
+  /** One partition cannot be read: the others go on. */
+  #letRest(error: unknown): readonly [] {
+    const resting = this.#fairShare.letRest(error, this.#context.clock.elapsed());
+    if (resting === undefined) throw error;
+    if (resting.attempts === 1) this.#context.onUnreadable(resting.partition, error);
+    return [];
   }
 
   /** P15: a task goes when nothing of it is in work, handled and not committed, or being committed. */

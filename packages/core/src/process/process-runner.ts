@@ -92,7 +92,7 @@ export class ProcessRunner implements Running {
   readonly #drainTimeoutMs: number;
   /** Asked to stop, it waits until then for what is in work. */
   #stopsAt = Infinity;
-  #tasks: ReadonlyMap<number, Task> = new Map();
+  #loop: Pick<ProcessLoop, 'tasks' | 'unreadable'> = { tasks: new Map(), unreadable: new Map() };
   #restoring: RestoreProgress | undefined;
   #status: Health['status'] = 'starting';
   #lastError: string | undefined;
@@ -130,7 +130,7 @@ export class ProcessRunner implements Running {
 
   /** The tasks that are worked on, for inspection. */
   get tasks(): ReadonlyMap<number, Task> {
-    return this.#tasks;
+    return this.#loop.tasks;
   }
 
   /**
@@ -155,16 +155,19 @@ export class ProcessRunner implements Running {
   }
 
   health(): Health {
+    const { tasks, unreadable } = this.#loop;
     return {
       name: `processor ${this.#definition.name}`,
-      status: this.#status,
+      // The partitions that can be read are worked on: no reason to take the instance out.
+      status: unreadable.size > 0 && unreadable.size === tasks.size ? 'down' : this.#status,
       facts: {
-        tasks: [...this.#tasks.keys()],
+        tasks: [...tasks.keys()],
+        unreadable: Object.fromEntries([...unreadable].map(([partition, { message }]) => [partition, message])),
         ...this.#counts,
         restoring: this.#restoring,
         paused: this.#pause.isPaused,
-        lag: Object.fromEntries([...this.#tasks].map(([partition, task]) => [partition, task.lag])),
-        parkedSequences: [...this.#tasks.values()].reduce((sum, task) => sum + task.state.parkedSequences, 0),
+        lag: Object.fromEntries([...tasks].map(([partition, task]) => [partition, task.lag])),
+        parkedSequences: [...tasks.values()].reduce((sum, task) => sum + task.state.parkedSequences, 0),
         lastError: this.#lastError,
       },
     };
@@ -172,8 +175,9 @@ export class ProcessRunner implements Running {
 
   /** What a Prometheus page shows of it. */
   metrics(): readonly Metric[] {
-    const [up, counts, tasks, restoring] = [this.#status === 'up', this.#counts, this.#tasks, this.#restoring];
-    return processMetrics(this.#definition.name, { up, counts, tasks, restoring });
+    const { tasks, unreadable } = this.#loop;
+    const [up, counts, restoring] = [this.health().status === 'up', this.#counts, this.#restoring];
+    return processMetrics(this.#definition.name, { up, counts, tasks, unreadable, restoring });
   }
 
   /**
@@ -210,6 +214,13 @@ export class ProcessRunner implements Running {
   #failing(error: unknown): void {
     this.#lastError = errorMessage(error);
     this.#status = 'starting';
+  }
+
+  #unreadable(partition: number, error: unknown): void {
+    this.#lastError = errorMessage(error);
+    this.#options.logger.error(
+      `processor ${this.#definition.name} cannot read partition ${partition}, goes on with its others and tries again: ${this.#lastError}`,
+    );
   }
 
   #abandoned(partitions: readonly number[]): void {
@@ -269,10 +280,11 @@ export class ProcessRunner implements Running {
         this.#failing(error);
       },
       onAbandoned: (partitions) => this.#abandoned(partitions),
+      onUnreadable: (partition, error) => this.#unreadable(partition, error),
       pause: this.#pause,
       watch: (signal) => watchTopics(log, definition, topology, this.#clock, signal),
     });
-    this.#tasks = loop.tasks;
+    this.#loop = loop;
     this.#working = true;
     const admission = new Admission({
       definition,

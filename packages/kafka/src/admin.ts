@@ -115,15 +115,12 @@ export class KafkaAdmin implements LogAdmin {
 
   async lag(
     groupId: string,
-    topics: readonly string[],
+    topics?: readonly string[],
   ): Promise<(TopicPartition & { committed: number; lastStable: number; lag: number })[]> {
     // Committed first: what is committed meanwhile only makes the lag look larger, never negative.
-    const counts = await this.partitionCounts(topics);
-    const partitions = [...counts].flatMap(([topic, count]) =>
-      Array.from({ length: count }, (_, partition) => ({ topic, partition })),
-    );
-    const committed = await this.#groupOffsets(groupId, partitions, 'committed');
-    const ends = (await Promise.all(topics.map((topic) => this.offsets(topic)))).flat();
+    const committed = await this.#groupOffsets(groupId, 'all', 'committed');
+    const asked = topics ?? (await this.#existing(committed.map(({ topic }) => topic)));
+    const ends = (await Promise.all(asked.map((topic) => this.offsets(topic)))).flat();
     return ends.map(({ topic, partition, start, lastStable }) => {
       const next = committed.find((of) => of.topic === topic && of.partition === partition)?.next ?? -1;
       return { topic, partition, committed: next, lastStable, lag: Math.max(0, lastStable - Math.max(next, start)) };
@@ -131,7 +128,7 @@ export class KafkaAdmin implements LogAdmin {
   }
 
   async committedOffsets(groupId: string, partitions: readonly TopicPartition[]): Promise<readonly PartitionOffset[]> {
-    return this.#groupOffsets(groupId, partitions, 'stable');
+    return partitions.length === 0 ? [] : this.#groupOffsets(groupId, partitions, 'stable');
   }
 
   async openTransactions(topic: string, olderThanMs: number): Promise<readonly OpenTransaction[]> {
@@ -155,10 +152,9 @@ export class KafkaAdmin implements LogAdmin {
 
   async #groupOffsets(
     groupId: string,
-    partitions: readonly TopicPartition[],
+    partitions: readonly TopicPartition[] | 'all',
     which: 'stable' | 'committed',
   ): Promise<readonly PartitionOffset[]> {
-    if (partitions.length === 0) return [];
     const lane = this.#wire.lane();
     try {
       const call = offsetFetch(groupId, partitions, which);
@@ -169,6 +165,11 @@ export class KafkaAdmin implements LogAdmin {
     } finally {
       await this.#wire.release(lane);
     }
+  }
+
+  /** By name. The broker keeps the offsets of a deleted topic for a while. */
+  async #existing(topics: readonly string[]): Promise<string[]> {
+    return [...(await this.partitionCounts([...new Set(topics)])).keys()].sort();
   }
 
   /** Repeats what may be done twice, until the leaders have settled. */

@@ -85,6 +85,11 @@ export class ByteWriter {
     return this;
   }
 
+  /** In the place of a `compactArray`. */
+  nullArray(): this {
+    return this.uvarint(0);
+  }
+
   array<T>(items: readonly T[], write: (item: T) => void): this {
     this.int32(items.length);
     for (const item of items) write(item);

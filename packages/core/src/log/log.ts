@@ -246,10 +246,14 @@ export interface LogAdmin {
   deleteTopics(topics: readonly string[]): Promise<void>;
   /** Per partition the first offset whose record is at or after `timestampMs`; the last stable offset where there is none. */
   offsetsForTime(topic: string, timestampMs: number): Promise<readonly PartitionOffset[]>;
-  /** Lag of a group against the last stable offset: 0 for an idle group beside a foreign open transaction. -1 committed: counted from the log's start. */
+  /**
+   * Lag of a group against the last stable offset: 0 for an idle group beside a foreign open transaction. -1 committed: counted from the log's start.
+   * Without `topics`: of all partitions of every topic that exists, may be described, and of which the group has committed something, by name;
+   * empty when there is none, also for a group that nobody knows.
+   */
   lag(
     groupId: string,
-    topics: readonly string[],
+    topics?: readonly string[],
   ): Promise<readonly (TopicPartition & { committed: number; lastStable: number; lag: number })[]>;
   /** A topic's `cleanup.policy`. Undefined: it may not be asked for, or there is no such topic. */
   cleanupPolicy(topic: string): Promise<string | undefined>;

@@ -1,20 +1,21 @@
 import type { Membership, PartitionOffset, TopicPartition } from '@headwater/core';
 import { flexible, readError, readTopics, writeTopics, type Answer, type Call } from './call.js';
 
-/** `stable`: offsets that no open transaction can still change; the broker answers 88 until then. `committed`: as they are now. */
+/** `all`: every partition of which the group has committed something. `stable`: offsets that no open transaction can still change; the broker answers 88 until then. `committed`: as they are now. */
 export function offsetFetch(
   groupId: string,
-  partitions: readonly TopicPartition[],
-  which: 'stable' | 'committed' = 'stable',
+  partitions: readonly TopicPartition[] | 'all',
+  which: 'stable' | 'committed',
 ): Call<Answer & { offsets: PartitionOffset[] }> {
   return flexible(
     9,
     'OffsetFetch',
     7,
     (body) => {
-      writeTopics(body.compactString(groupId), partitions, ({ partition }) => body.int32(partition))
-        .bool(which === 'stable')
-        .tags();
+      body.compactString(groupId);
+      if (partitions === 'all') body.nullArray();
+      else writeTopics(body, partitions, ({ partition }) => body.int32(partition));
+      body.bool(which === 'stable').tags();
     },
     (answer) => {
       answer.int32();

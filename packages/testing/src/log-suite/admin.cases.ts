@@ -1,4 +1,5 @@
 import { expect, it } from '@jest/globals';
+import type { PartitionOffset } from '@headwater/core';
 import { uniqueName } from '../unique-name.js';
 import { one, type Bench } from './log-under-test.js';
 
@@ -140,6 +141,36 @@ export function adminCases(bench: Bench): void {
     await bench.committed(topic);
     expect((await lag())[0]).toEqual([3, 2]);
     await member.group.stop();
+  });
+
+  it('S108 finds the topics of a group by what it has committed, with all their partitions, and none of a group that nobody knows', async () => {
+    const { admin } = bench.log;
+    const [a, b, foreign, gone] = ['a', 'b', 'foreign', 'gone'].map(uniqueName) as [string, string, string, string];
+    await admin.ensureTopics(
+      [a, b, foreign, gone].map((topic) => ({ topic, partitions: 2, cleanupPolicy: 'delete' }) as const),
+    );
+    const writer = await bench.writer();
+    const commit = async (groupId: string, offsets: readonly PartitionOffset[]) => {
+      await writer.transact([], { membership: { groupId, memberId: '', generation: -1 }, offsets });
+      await admin.committedOffsets(groupId, offsets);
+    };
+    await writer.transact([...one(a, 'x'), ...one(b, 'y')]);
+    await Promise.all([a, b].map((topic) => bench.committed(topic)));
+    const groupId = uniqueName('group');
+    await commit(groupId, [
+      { topic: gone, partition: 0, next: 0 },
+      { topic: b, partition: 1, next: 0 },
+      { topic: a, partition: 0, next: 1 },
+    ]);
+    await commit(uniqueName('other'), [{ topic: foreign, partition: 0, next: 0 }]);
+    await admin.deleteTopics([gone]);
+    expect(await admin.lag(groupId)).toEqual([
+      { topic: a, partition: 0, committed: 1, lastStable: 2, lag: 1 },
+      { topic: a, partition: 1, committed: -1, lastStable: 0, lag: 0 },
+      { topic: b, partition: 0, committed: -1, lastStable: 2, lag: 2 },
+      { topic: b, partition: 1, committed: 0, lastStable: 0, lag: 0 },
+    ]);
+    expect(await admin.lag(uniqueName('unknown'))).toEqual([]);
   });
 
   it('S108 finds the open transaction of a writer that is gone, and frees all its partitions by fencing it', async () => {

@@ -42,9 +42,16 @@ export class GroupOffsets {
     return this.#committed.get(`${topic}/${partition}`)?.next ?? -1;
   }
 
+  /** Of which something is committed, by name. */
+  topics(): readonly string[] {
+    return [...new Set([...this.#committed.keys()].map(topicOf))].sort();
+  }
+
   /** Forgets a topic that is deleted. */
   forget(topic: string): void {
     for (const of of [this.#committed, ...this.#pending.values()])
-      for (const key of of.keys()) if (key.slice(0, key.lastIndexOf('/')) === topic) of.delete(key);
+      for (const key of of.keys()) if (topicOf(key) === topic) of.delete(key);
   }
 }
+
+const topicOf = (key: string): string => key.slice(0, key.lastIndexOf('/'));

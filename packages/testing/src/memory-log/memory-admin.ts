@@ -59,17 +59,18 @@ export class MemoryAdmin implements LogAdmin {
 
   lag(
     groupId: string,
-    topics: readonly string[],
+    topics?: readonly string[],
   ): Promise<readonly (TopicPartition & { committed: number; lastStable: number; lag: number })[]> {
-    return this.#ask(() =>
-      topics.flatMap((topic) =>
+    return this.#ask(() => {
+      const offsets = this.#cluster.offsetsOf(groupId);
+      return (topics ?? offsets.topics()).flatMap((topic) =>
         this.#cluster.topics.get(topic).partitions.map(({ partition, start, lastStable }) => {
-          const committed = this.#cluster.offsetsOf(groupId).committed({ topic, partition });
+          const committed = offsets.committed({ topic, partition });
           const lag = Math.max(0, lastStable - Math.max(committed, start));
           return { topic, partition, committed, lastStable, lag };
         }),
-      ),
-    );
+      );
+    });
   }
 
   diffTopics(specs: readonly TopicSpec[]): Promise<readonly TopicDifference[]> {

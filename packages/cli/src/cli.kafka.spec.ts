@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { ProcessRunner, controlTopicOf, parkedTopicOf, silentLogger, stateTopicOf } from '@headwater/core';
+import { ProcessRunner, controlTopicOf, groupOf, parkedTopicOf, silentLogger, stateTopicOf } from '@headwater/core';
 import { kafkaLog } from '@headwater/kafka';
-import { eventually, uniqueName } from '@headwater/testing';
+import { eventually, settledOffsets, uniqueName } from '@headwater/testing';
 
 const brokers = process.env['KAFKA_BROKERS']!.split(',');
 const bin = join(process.cwd(), 'packages/cli/bin/headwater.mjs');
@@ -79,7 +79,7 @@ describe('headwater', () => {
       code: 2,
       out: '',
       err: expect.stringMatching(
-        /"prked"[^]*\nType: headwater capture \| doctor \| drop \| parked \| topics \| transactions$/,
+        /"prked"[^]*\nType: headwater capture \| doctor \| drop \| groups \| parked \| topics \| transactions$/,
       ),
     });
     expect(noBrokers).toMatchObject({ code: 2, err: expect.stringMatching(/No brokers[^]*\nType: --config FILE/) });
@@ -143,6 +143,70 @@ describe('headwater', () => {
     expect(typo).toMatchObject({ code: 1, err: expect.stringContaining('LOG_TOPIC_MISSING') });
     expect((await withConfig('transactions', 'abort', topic)).err).toMatch(/needs the partition and the offset/);
     await writer.close();
+  });
+
+  it('shows how far a group is behind by partition, and what it has not committed', async () => {
+    const behind = uniqueName('behind');
+    const [topic, other, state] = [uniqueName('lagging'), uniqueName('other'), stateTopicOf(behind)];
+    await log.admin.ensureTopics(
+      [topic, other, state].map((of) => ({ topic: of, partitions: 2, cleanupPolicy: 'delete' }) as const),
+    );
+    const writer = log.writer({ transactionalId: uniqueName('load') });
+    await writer.fence();
+    const record = (partition: number) => ({ topic, partition, key: null, value: Buffer.from('x') });
+    await writer.transact([0, 0, 0, 1].map(record));
+    await settledOffsets(log, topic);
+    const group = groupOf(behind);
+    const offsets = [
+      { topic, partition: 0, next: 1 },
+      { topic: state, partition: 0, next: 7 },
+    ];
+    await writer.transact([], { membership: { groupId: group, memberId: '', generation: -1 }, offsets });
+    await log.admin.committedOffsets(group, offsets);
+    await writer.close();
+    const lag = ['groups', 'lag', group];
+    const shown = await withConfig(...lag);
+    expect(shown).toMatchObject({ code: 0, err: '' });
+    const [head, first, second, total] = shown.out.split('\n').map((line) => line.split(/ {2,}/));
+    expect([head, first, second]).toEqual([
+      ['partition', 'committed', 'last stable', 'lag'],
+      [`${topic}-0`, '1', '4', '3'],
+      [`${topic}-1`, 'none', '2', '2'],
+    ]);
+    expect(total!.join()).toMatch(new RegExp(`^Lag of ${group}: 5 offsets. Markers and aborted records count`));
+    const listed = await withConfig(...lag, '--topics', `${topic},${other}`, '--json');
+    expect([listed.code, JSON.parse(listed.out)]).toEqual([
+      0,
+      {
+        group,
+        lag: 5,
+        partitions: [
+          { topic, partition: 0, committed: 1, lastStable: 4, lag: 3 },
+          { topic, partition: 1, committed: null, lastStable: 2, lag: 2 },
+          { topic: other, partition: 0, committed: null, lastStable: 0, lag: 0 },
+          { topic: other, partition: 1, committed: null, lastStable: 0, lag: 0 },
+        ],
+      },
+    ]);
+  });
+
+  it('refuses to show the lag of a group that has committed nothing, and says which name was meant', async () => {
+    const [bare, json, typo, none, empty] = await Promise.all([
+      withConfig('groups', 'lag', name),
+      withConfig('groups', 'lag', name, '--json'),
+      withConfig('groups', 'lag', groupOf(name), '--topics', `${input}x`),
+      withConfig('groups', 'lag'),
+      withConfig('groups', 'lag', name, '--topics', ','),
+    ]);
+    expect(bare).toMatchObject({ code: 1, out: '' });
+    expect(bare.err).toMatch(
+      new RegExp(`^CLI_NOTHING_COMMITTED: group ${name} [^]*Type: headwater groups lag ${groupOf(name)}`),
+    );
+    expect(json.code).toBe(1);
+    expect(JSON.parse(json.err)).toMatchObject({ error: { code: 'CLI_NOTHING_COMMITTED' } });
+    expect(typo).toMatchObject({ code: 1, err: expect.stringContaining('LOG_TOPIC_MISSING') });
+    expect(none).toMatchObject({ code: 2, err: expect.stringMatching(/group is missing[^]*groups lag GROUP$/) });
+    expect(empty).toMatchObject({ code: 2, err: expect.stringContaining('--topics names no topic') });
   });
 
   it('tells how topics differ from a file, and makes them so', async () => {

@@ -69,6 +69,11 @@ export class Cursor implements TopicPartition {
     return this.#pieces.reduce((sum, { records }) => sum + records.leftBytes, 0);
   }
 
+  /** What its pieces are views of. */
+  get memory(): readonly ArrayBufferLike[] {
+    return this.#pieces.map(({ fetched }) => fetched.bytes.buffer);
+  }
+
   /** Takes what a fetch from `offset` on brought, unless it began somewhere else. */
   land(offset: number, fetched: FetchedPartition): void {
     if (offset !== this.end) return;
@@ -104,5 +109,6 @@ export class Cursor implements TopicPartition {
   forget(): void {
     this.#pieces = [];
     this.#lastStable = Infinity;
+    this.fault = undefined;
   }
 }

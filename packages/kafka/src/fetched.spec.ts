@@ -143,7 +143,10 @@ describe('the filter of aborted transactions', () => {
       expect.objectContaining({ code: 'LOG_CORRUPT', facts: { topic: 't', partition: 0, offset: 3 } }),
     );
     expect(() => decode(0, [packed(5, (records) => records)])).toThrow(
-      expect.objectContaining({ code: 'LOG_CODEC_MISSING', facts: { codec: 'number 5' } }),
+      expect.objectContaining({
+        code: 'LOG_CODEC_MISSING',
+        facts: { codec: 'number 5', topic: 't', partition: 0, offset: 0 },
+      }),
     );
     expect(values(decode(0, [packed(1, gzipSync)]))).toEqual(['packed']);
   });

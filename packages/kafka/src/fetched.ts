@@ -117,7 +117,7 @@ export class FetchedRecords {
     try {
       unpackedBytes = this.#readSound(at, end, baseOffset, lastOffset, records);
     } catch (cause) {
-      if (cause instanceof KafkaError) throw cause;
+      if (cause instanceof KafkaError) throw located(cause, fetched, baseOffset);
       throw corrupt(fetched, baseOffset, 'the batch fits its CRC-32C, and its records cannot be read', cause);
     }
     this.#nextOffset = lastOffset + 1;
@@ -188,6 +188,13 @@ function checkSum(fetched: FetchedBytes, at: number, end: number, offset: number
   if (crc32c(bufferView(bytes.buffer, bytes.byteOffset + at + 21, end - at - 21)) === bytes.readUInt32BE(at + 17))
     return;
   throw corrupt(fetched, offset, 'the batch does not fit its CRC-32C');
+}
+
+/** A codec does not know whose batch it is. */
+function located(cause: KafkaError, { topic, partition }: FetchedBytes, offset: number): KafkaError {
+  const said = cause.message.slice(`${cause.code}: `.length);
+  const facts = { ...cause.facts, topic, partition, offset };
+  return new KafkaError(cause.code, `${topic}-${partition} at offset ${offset}: ${said}`, { cause, facts });
 }
 
 function corrupt({ topic, partition }: FetchedBytes, offset: number, what: string, cause?: unknown): KafkaError {

@@ -180,33 +180,6 @@ describe('reader', () => {
     await close();
   });
 
-  it('hands out two backlogs in turn, and what is sought beside them as soon as it has come', async () => {
-    const topic = await newTopic(log, 3);
-    const a = await writer();
-    const record = (partition: number, text: string) => ({ topic, partition, key: null, value: Buffer.from(text) });
-    for (let n = 0; n < 60; n++) await a.transact([0, 1].map((partition) => record(partition, `${n}`.padEnd(10_000))));
-    await a.transact([record(2, 'sought')]);
-    await committedRecords(log, topic);
-    const { reader, close } = smallReader(200_000);
-    const seen: LogRecord[] = [];
-    const poll = async () => {
-      seen.push(...recordsOf(await reader.poll({ maxWaitMs: 10_000, maxBytes: 1 })));
-      // As long as an answer takes.
-      await log.admin.offsets(topic);
-    };
-    const seenOf = (partition: number) => seen.filter((of) => of.partition === partition).length;
-    for (const partition of [0, 1]) reader.seek(topic, partition, 0);
-    // What two fetches brought of each waits now.
-    while (seenOf(1) < 2) await poll();
-    reader.seek(topic, 2, 0);
-    const before = seen.length;
-    while (seenOf(2) === 0) await poll();
-    expect(seen.length - before).toBeLessThan(12);
-    for (let n = 0; n < 20; n++) await poll();
-    expect(Math.abs(seenOf(0) - seenOf(1))).toBeLessThanOrEqual(1);
-    await close();
-  });
-
   async function readTo(topic: string, from: number, last: string, reader = log.reader()): Promise<LogRecord[]> {
     reader.seek(topic, 0, from);
     const records: LogRecord[] = [];

@@ -13,14 +13,33 @@ export interface ReaderLimits {
   readonly maxBytes: number;
 }
 
+export type ReaderWire = Pick<
+  Wire,
+  | 'adopt'
+  | 'closing'
+  | 'dismiss'
+  | 'knownLeaderEpoch'
+  | 'knownLeaders'
+  | 'knownRefusal'
+  | 'knownTopicId'
+  | 'lane'
+  | 'leaders'
+  | 'release'
+  | 'requestTimeoutMs'
+  | 'send'
+  | 'tryRefresh'
+>;
+
 /** More would leave the processor's cache, and the connections full, before it is handled. */
 const DEFAULT_POLL_BYTES = 256 << 10;
 /** At most so much of one partition per fetch, so that one with a long backlog leaves room for others. */
 const PARTITION_SHARE = 2;
-/** What partitions that are paused may keep, in fetches; the rest is fetched again. */
+/** What partitions that are paused may keep in memory, in fetches; the rest is fetched again. */
 const PAUSED_FETCHES = 4;
-/** How long a partition rests whose leader refused or is missing. */
+/** How long a partition rests whose leader refused or is missing, or whose error was told. */
 const REST_MS = 50;
+/** How long a broker may hold a fetch: what is sought or resumed meanwhile, and led by it, waits so long. */
+const HOLD_MS = 250;
 /** How long a topic that was read may be unknown to the brokers before it counts as deleted: some are late after a restart. */
 const MISSING_PATIENCE_MS = 1_000;
 const DEFAULT_MAX_WAIT_MS = 250;
@@ -29,7 +48,10 @@ const GRACE_MS = 100;
 /** Stands for the leader of partitions whose leader is looked for. */
 const NOBODY = -1;
 
-/** A request under way: a fetch from a leader, or the search for leaders. It outlives the poll that began it, so that a slow leader holds back nobody. */
+/**
+ * A request under way: a fetch from a leader, the search for leaders, or the look at what the log holds of one partition. It outlives the poll that began it, so that a slow leader holds
+ * back nobody.
+ */
 interface Flight {
   /** When its answer is to be expected, by `performance.now()`: until then a broker that has nothing may hold it. */
   readonly dueAt: number;
@@ -40,18 +62,18 @@ interface Flight {
  * rest after a refusal, its error.
  */
 export class KafkaReader implements LogReader {
-  readonly #wire: Wire;
+  readonly #wire: ReaderWire;
   readonly #lane: Lane;
   readonly #limits: ReaderLimits;
   /** The one that was handed out last comes last. */
   readonly #cursors = new Map<string, Cursor>();
-  /** By leader. */
-  readonly #flights = new Map<number, Flight>();
+  /** By leader, and by partition: what has one is not asked for. */
+  readonly #flights = new Map<number | Cursor, Flight>();
   #arrived = new AbortController();
   readonly #closing = new AbortController();
   readonly #stoppable = { order: 1, stop: () => this.close() } as const;
 
-  constructor(wire: Wire, limits: ReaderLimits) {
+  constructor(wire: ReaderWire, limits: ReaderLimits) {
     this.#wire = wire;
     wire.adopt(this.#stoppable);
     this.#lane = wire.lane();
@@ -72,8 +94,10 @@ export class KafkaReader implements LogReader {
     const cursor = this.#cursors.get(`${topic}/${partition}`);
     if (cursor === undefined) return;
     cursor.isPaused = true;
+    // It may be mended by the time it is told.
+    cursor.fault = undefined;
     const paused = [...this.#cursors.values()].filter(({ isPaused }) => isPaused);
-    if (waitingBytesOf(paused) > PAUSED_FETCHES * this.#limits.maxBytes) cursor.forget();
+    if (memoryOf(paused) > PAUSED_FETCHES * this.#limits.maxBytes) cursor.forget();
   }
 
   resume(topic: string, partition: number): void {
@@ -131,18 +155,21 @@ export class KafkaReader implements LogReader {
     const now = performance.now();
     const byLeader = new Map<number, Cursor[]>();
     for (const cursor of this.#cursors.values()) {
-      if (cursor.isPaused || cursor.fault !== undefined || cursor.restsUntil > now) continue;
+      if (cursor.isPaused || cursor.fault !== undefined || cursor.restsUntil > now || this.#flights.has(cursor))
+        continue;
       const leader = this.#leaderOf(cursor);
       const others = byLeader.get(leader);
       if (others === undefined) byLeader.set(leader, [cursor]);
       else others.push(cursor);
     }
-    const leaders = byLeader.size - (byLeader.has(NOBODY) ? 1 : 0);
-    for (const [leader, cursors] of byLeader) {
-      if (this.#flights.has(leader)) continue;
-      if (leader === NOBODY) this.#launch(NOBODY, now, (isAwaited) => this.#search(cursors, isAwaited));
-      else this.#fetch(leader, cursors, Math.max(1, Math.floor(this.#limits.maxBytes / leaders)), deadline);
-    }
+    const strays = byLeader.get(NOBODY);
+    byLeader.delete(NOBODY);
+    // First: no fetch is held for long while leaders are looked for.
+    if (strays !== undefined && !this.#flights.has(NOBODY))
+      this.#launch(NOBODY, now, (isAwaited) => this.#search(strays, isAwaited));
+    const share = Math.max(1, Math.floor(this.#limits.maxBytes / Math.max(1, byLeader.size)));
+    for (const [leader, cursors] of byLeader)
+      if (!this.#flights.has(leader)) this.#fetch(leader, cursors, share, deadline);
   }
 
   #leaderOf({ topic, partition, isStray }: Cursor): number {
@@ -159,8 +186,8 @@ export class KafkaReader implements LogReader {
     // A broker fills a fetch in the order asked.
     const cursors = [...wanted.filter(({ isDrained }) => isDrained), ...wanted.filter(({ isDrained }) => !isDrained)];
     const now = performance.now();
-    const dueAt = isIdle ? Math.max(now, deadline) : now;
-    const maxWaitMs = Math.ceil(dueAt - now);
+    const dueAt = isIdle ? Math.min(deadline, now + (this.#isSettled ? HOLD_MS : REST_MS)) : now;
+    const maxWaitMs = Math.max(0, Math.ceil(dueAt - now));
     const limits = { maxWaitMs, maxBytes, partitionMaxBytes: Math.max(1, Math.floor(maxBytes / PARTITION_SHARE)) };
     this.#launch(leader, dueAt, async (isAwaited) => {
       const places = cursors.map((cursor) => this.#placeOf(cursor));
@@ -168,11 +195,21 @@ export class KafkaReader implements LogReader {
       try {
         const { error, partitions } = await this.#wire.send(leader, call, this.#lane);
         if (error !== 0) throw refused('Fetch', error);
-        if (isAwaited()) await this.#land(places, partitions);
+        if (isAwaited()) this.#land(places, partitions);
       } catch (error) {
-        if (isAwaited()) for (const cursor of cursors) this.#failed(cursor, error);
+        if (isAwaited()) for (const place of places) this.#failed(place, error);
       }
     });
+  }
+
+  /** Nothing rests or is looked for that may have to be asked for in a moment. */
+  get #isSettled(): boolean {
+    const now = performance.now();
+    const isLookingFor = (to: number | Cursor) => typeof to !== 'number' || to === NOBODY;
+    return (
+      ![...this.#flights.keys()].some(isLookingFor) &&
+      ![...this.#cursors.values()].some(({ restsUntil }) => restsUntil > now)
+    );
   }
 
   #placeOf(cursor: Cursor): Place {
@@ -195,22 +232,32 @@ export class KafkaReader implements LogReader {
     return false;
   }
 
-  async #land(places: readonly Place[], partitions: readonly FetchedPartition[]): Promise<void> {
+  #land(places: readonly Place[], partitions: readonly FetchedPartition[]): void {
     const byKey = new Map(places.map((place) => [keyOf(place), place]));
-    const refusals: [Place, number][] = [];
     for (const fetched of partitions) {
       const place = byKey.get(keyOf(fetched));
       if (place === undefined) continue;
       if (fetched.error === 0) place.cursor.land(place.offset, fetched);
-      else refusals.push([place, fetched.error]);
+      else this.#refused(place, fetched.error);
     }
-    // What has come does not wait for them.
-    if (refusals.length > 0) this.#wake();
-    for (const [{ cursor }, error] of refusals) await this.#refused(cursor, error);
   }
 
-  /** Rests after what heals by itself; the next poll that comes to it tells of what does not. */
-  #failed(cursor: Cursor, error: unknown): void {
+  #refused(place: Place, error: number): void {
+    const { topic, partition, offset, cursor } = place;
+    const facts = { topic, partition, offset };
+    if (error === OFFSET_OUT_OF_RANGE) {
+      this.#launch(cursor, performance.now(), (isAwaited) => this.#lookFor(place, isAwaited));
+    } else if (error === CORRUPT_MESSAGE) {
+      const said = `${topic}-${partition} at offset ${offset}: the broker found a corrupt batch. Read from another replica or restore the topic.`;
+      this.#failed(place, new KafkaError('LOG_CORRUPT', said, { facts }));
+    } else {
+      this.#failed(place, refused('Fetch', error, facts));
+    }
+  }
+
+  /** Rests after what heals by itself; the next poll that comes to it tells of what does not. Another place than the cursor's by now is not its own. */
+  #failed({ cursor, offset }: Pick<Place, 'cursor' | 'offset'>, error: unknown): void {
+    if (cursor.end !== offset) return;
     if (error instanceof KafkaError && !error.retryable) cursor.fault = error;
     else this.#rest(cursor);
   }
@@ -220,60 +267,37 @@ export class KafkaReader implements LogReader {
     cursor.restsUntil = performance.now() + REST_MS;
   }
 
-  async #refused(cursor: Cursor, error: number): Promise<void> {
-    const { topic, partition, end: offset } = cursor;
-    const facts = { topic, partition, offset };
-    if (error === CORRUPT_MESSAGE) {
-      cursor.fault = new KafkaError(
-        'LOG_CORRUPT',
-        `${topic}-${partition} at offset ${offset}: the broker found a corrupt batch. Read from another replica or restore the topic.`,
-        { facts },
-      );
-      return;
-    }
-    if (error !== OFFSET_OUT_OF_RANGE) return this.#failed(cursor, refused('Fetch', error, facts));
-    const range = await this.#range(cursor);
-    // A new leader may lag for a moment; an offset inside the range is asked for again.
-    if (range === undefined || (offset >= range.start && offset <= range.high)) return this.#rest(cursor);
-    const side = offset < range.start ? 'was removed from the log' : 'is not yet in the log';
-    cursor.fault = new KafkaError(
-      'LOG_OFFSET_OUT_OF_RANGE',
-      `${topic}-${partition}: offset ${offset} ${side}, which holds ${range.start} to ${range.high}. ` +
-        'Rebuild what is read from it, or seek into the range.',
-      { facts: { ...facts, ...range } },
-    );
-  }
-
-  async #range({ topic, partition }: TopicPartition): Promise<{ start: number; high: number } | undefined> {
+  /** Finds out whether a place that a leader does not have lies outside of the log. */
+  async #lookFor(place: Place, isAwaited: () => boolean): Promise<void> {
+    const { topic, partition, offset, cursor } = place;
     try {
       const leader = (await this.#wire.leaders(topic))?.[partition] ?? NOBODY;
-      if (leader === NOBODY) return undefined;
-      const wanted = [{ topic, partition }];
-      const [start] = await this.#wire.send(leader, listOffsets(wanted, EARLIEST, 'all'));
-      const [high] = await this.#wire.send(leader, listOffsets(wanted, LATEST, 'all'));
-      if (start?.error !== 0 || high?.error !== 0) return undefined;
-      return { start: start.offset, high: high.offset };
+      if (leader === NOBODY) throw new Error(`${topic}-${partition} has no leader`);
+      const [start] = await this.#wire.send(leader, listOffsets([place], EARLIEST, 'all'));
+      const [high] = await this.#wire.send(leader, listOffsets([place], LATEST, 'all'));
+      if (!isAwaited()) return;
+      // A new leader may lag for a moment; an offset inside the range is asked for again.
+      const isKnown = start?.error === 0 && high?.error === 0;
+      if (!isKnown || (offset >= start.offset && offset <= high.offset)) this.#rest(cursor);
+      else this.#failed(place, outOfRange(place, start.offset, high.offset));
     } catch (error) {
-      if (error instanceof KafkaError && !error.retryable) throw error;
-      return undefined;
+      if (isAwaited()) this.#failed(place, error);
     }
   }
 
   async #search(cursors: readonly Cursor[], isAwaited: () => boolean): Promise<void> {
-    try {
-      await this.#wire.tryRefresh(cursors.map(({ topic }) => topic));
-    } catch (error) {
-      const { topic } = (error as KafkaError).facts as { topic?: string };
-      for (const cursor of cursors) if (topic === undefined || cursor.topic === topic) cursor.fault = error;
-    }
+    const failure = await this.#wire.tryRefresh(cursors.map(({ topic }) => topic)).catch((error: unknown) => error);
     if (!isAwaited()) return;
-    for (const cursor of cursors) {
+    const refusals = cursors.map(({ topic }) => this.#wire.knownRefusal(topic));
+    const ofAll = refusals.includes(failure as KafkaError) ? undefined : failure;
+    for (const [n, cursor] of cursors.entries()) {
       cursor.isStray = false;
-      if (this.#leaderOf(cursor) === NOBODY) {
+      cursor.fault ??= refusals[n] ?? ofAll;
+      if (cursor.fault !== undefined || this.#leaderOf(cursor) !== NOBODY) {
+        cursor.missingSince = undefined;
+      } else {
         this.#rest(cursor);
         this.#stillThere(cursor);
-      } else {
-        cursor.missingSince = undefined;
       }
     }
   }
@@ -292,13 +316,13 @@ export class KafkaReader implements LogReader {
   }
 
   /** Has a request under way until `fly` resolves; nobody awaits it any more when a poll was ended meanwhile. */
-  #launch(leader: number, dueAt: number, fly: (isAwaited: () => boolean) => Promise<void>): void {
+  #launch(to: number | Cursor, dueAt: number, fly: (isAwaited: () => boolean) => Promise<void>): void {
     const flight: Flight = { dueAt };
-    const isAwaited = () => this.#flights.get(leader) === flight;
-    this.#flights.set(leader, flight);
+    const isAwaited = () => this.#flights.get(to) === flight;
+    this.#flights.set(to, flight);
     void fly(isAwaited).then(() => {
       if (!isAwaited()) return;
-      this.#flights.delete(leader);
+      this.#flights.delete(to);
       this.#wake();
     });
   }
@@ -340,17 +364,40 @@ export class KafkaReader implements LogReader {
         leftBytes -= unpackedBytes;
         if (batch === undefined) continue;
         batches.push(batch);
-        const key = keyOf(cursor);
-        this.#cursors.delete(key);
-        this.#cursors.set(key, cursor);
+        this.#toTheEnd(cursor);
       } else if (batches.length === 0) {
-        const { fault } = cursor;
-        cursor.fault = undefined;
-        throw fault;
+        this.#tell(cursor.fault);
       }
     }
     return batches;
   }
+
+  /** Once, and everybody whom it befell rests and lets others come first. */
+  #tell(fault: unknown): never {
+    const cursors = [...this.#cursors.values()];
+    for (const cursor of cursors) {
+      if (cursor.fault !== fault) continue;
+      cursor.fault = undefined;
+      cursor.restsUntil = performance.now() + REST_MS;
+      this.#toTheEnd(cursor);
+    }
+    throw fault;
+  }
+
+  #toTheEnd(cursor: Cursor): void {
+    const key = keyOf(cursor);
+    this.#cursors.delete(key);
+    this.#cursors.set(key, cursor);
+  }
+}
+
+function outOfRange({ topic, partition, offset }: FetchPartition, start: number, high: number): KafkaError {
+  const side = offset < start ? 'was removed from the log' : 'is not yet in the log';
+  return new KafkaError(
+    'LOG_OFFSET_OUT_OF_RANGE',
+    `${topic}-${partition}: offset ${offset} ${side}, which holds ${start} to ${high}. Rebuild what is read from it, or seek into the range.`,
+    { facts: { topic, partition, offset, start, high } },
+  );
 }
 
 /** Where a fetch of one partition begins. */
@@ -362,4 +409,11 @@ function keyOf({ topic, partition }: TopicPartition): string {
 
 function waitingBytesOf(cursors: readonly Cursor[]): number {
   return cursors.reduce((sum, { waitingBytes }) => sum + waitingBytes, 0);
+}
+
+/** What holds their pieces: an answer stays in memory until the last piece of it is gone. */
+function memoryOf(cursors: readonly Cursor[]): number {
+  let bytes = 0;
+  for (const memory of new Set(cursors.flatMap((cursor) => cursor.memory))) bytes += memory.byteLength;
+  return bytes;
 }

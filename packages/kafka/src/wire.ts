@@ -49,6 +49,7 @@ export class Wire {
   readonly #leaders = new Map<string, readonly number[]>();
   readonly #leaderEpochs = new Map<string, readonly number[]>();
   readonly #topicIds = new Map<string, string>();
+  readonly #refusals = new Map<string, KafkaError>();
   readonly #coordinators = new Map<string, number>();
   readonly #compression: Compression | undefined;
   #packer: Promise<Packer | undefined> | undefined;
@@ -154,6 +155,11 @@ export class Wire {
     return this.#leaders.get(topic);
   }
 
+  /** Why the brokers tell nothing of the topic, when they said so last: its name is none, or it is not for this user. */
+  knownRefusal(topic: string): KafkaError | undefined {
+    return this.#refusals.get(topic);
+  }
+
   /** Of the leader as last seen; undefined: unknown. */
   knownLeaderEpoch({ topic, partition }: TopicPartition): number | undefined {
     return this.#leaderEpochs.get(topic)?.[partition];
@@ -164,7 +170,12 @@ export class Wire {
     for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port });
     let refusal: KafkaError | undefined;
     for (const { topic, id, error, leaders, leaderEpochs } of answer.topics) {
-      if (error === 17 || error === 29) refusal ??= refused('Metadata', error, { topic });
+      this.#refusals.delete(topic);
+      if (error === 17 || error === 29) {
+        const told = refused('Metadata', error, { topic });
+        this.#refusals.set(topic, told);
+        refusal ??= told;
+      }
       if (error === 0 || leaders.length > 0) {
         this.#leaders.set(topic, leaders);
         this.#leaderEpochs.set(topic, leaderEpochs);

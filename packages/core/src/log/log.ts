@@ -135,8 +135,9 @@ export interface LogReader {
   resume(topic: string, partition: number): void;
   /**
    * Fetches from all leaders; resolves with what came, at most one batch of each partition, at latest after `maxWaitMs`. Moves the positions past what it returns.
-   * Rejects with LOG_OFFSET_OUT_OF_RANGE when a position is no longer (or not yet) in the log, with LOG_CORRUPT on a CRC mismatch, and moves none then. The facts name topic and
-   * partition: who drops or pauses that goes on with the others. Retries a moved leader or a lost connection by itself.
+   * Rejects with LOG_OFFSET_OUT_OF_RANGE when a position is no longer (or not yet) in the log, with LOG_CORRUPT on a CRC mismatch, and moves none then. What is of one partition has
+   * facts that name it, and holds up no other: who polls on gets what comes of those, and the error again while it lasts. Retries a moved leader or a lost connection by itself. What is sought,
+   * dropped, paused or resumed meanwhile counts for the next poll at latest.
    */
   poll(options?: PollOptions): Promise<readonly FetchedBatch[]>;
   close(): Promise<void>;

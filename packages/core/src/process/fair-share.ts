@@ -12,6 +12,8 @@ const LEAST_SHARE_BYTES = 500_000;
 /** How long a task rests whose input cannot be read: from the first, doubled each time, to the second. */
 const FIRST_REST_MS = 1_000;
 const LONGEST_REST_MS = 30_000;
+/** Asked for again so long without an error, it can be read, also when there is nothing to read. */
+const PROBATION_MS = 5_000;
 /** Where an input goes on is decided when the work begins. */
 const OF_POSITIONS: ReadonlySet<string> = new Set(['LOG_OFFSET_OUT_OF_RANGE', 'LOG_TOPIC_RECREATED']);
 
@@ -98,8 +100,9 @@ export class FairShare {
       const most = this.#full.has(task) ? 1 / 2 : 1;
       if (task.queued > share * most || task.queuedBytes > shareBytes * most) this.#full.add(task);
       else this.#full.delete(task);
-      const rests = (this.#unreadable.get(task)?.retryAt ?? -Infinity) > now;
-      if (this.#full.has(task) || rests) this.#hold(task);
+      const { retryAt = -Infinity } = this.#unreadable.get(task) ?? {};
+      if (now > retryAt + PROBATION_MS) this.#unreadable.delete(task);
+      if (this.#full.has(task) || now < retryAt) this.#hold(task);
       else this.#letGo(task);
     }
     return { canRead: this.#held.size < this.#tasks.size, hasFull: this.#full.size > 0 };

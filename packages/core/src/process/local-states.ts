@@ -148,7 +148,7 @@ export class LocalStates {
     const missing = [...partitions].filter((partition) => !this.#states.has(partition));
     const opened = await Promise.allSettled(missing.map((partition) => this.#openState(partition)));
     // One that failed waited for all others: each may be opened again, or closed.
-    for (const state of opened) if (state.status === 'rejected') throw state.reason;
+    throwFirst(opened);
   }
 
   async #openState(partition: number): Promise<void> {
@@ -158,9 +158,12 @@ export class LocalStates {
   }
 
   async #close(partitions: readonly number[]): Promise<void> {
-    for (const partition of partitions) {
-      await this.#states.get(partition)?.close();
-      this.#states.delete(partition);
-    }
+    const closed = await Promise.allSettled(partitions.map(async (partition) => this.#states.get(partition)?.close()));
+    for (const partition of partitions) this.#states.delete(partition);
+    throwFirst(closed);
   }
+}
+
+function throwFirst(results: readonly PromiseSettledResult<unknown>[]): void {
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

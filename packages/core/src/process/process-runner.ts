@@ -159,7 +159,7 @@ export class ProcessRunner implements Running {
     return {
       name: `processor ${this.#definition.name}`,
       // The partitions that can be read are worked on: no reason to take the instance out.
-      status: unreadable.size > 0 && unreadable.size === tasks.size ? 'down' : this.#status,
+      status: this.#status === 'up' && tasks.size > 0 && unreadable.size === tasks.size ? 'down' : this.#status,
       facts: {
         tasks: [...tasks.keys()],
         unreadable: Object.fromEntries([...unreadable].map(([partition, { message }]) => [partition, message])),

@@ -8,6 +8,8 @@ import type { FetchedPartition } from './requests/fetch.js';
 import { wait } from './wait.js';
 
 const REPLICA_NOT_LEADER = 6;
+const UNKNOWN_TOPIC_ID = 100;
+const EMPTY = { highWatermark: -1, lastStableOffset: -1, aborted: [], bytes: Buffer.alloc(0) };
 
 /** One partition, and how its brokers behave. */
 export interface FakePartition {
@@ -25,6 +27,8 @@ export class FakeBrokers implements ReaderWire {
   /** `topic/partition@offset …` of each fetch. */
   readonly fetches: string[] = [];
   readonly forbidden = new Set<string>();
+  /** Nobody answers who leads what. */
+  isSilent = false;
   /** Called before any request is answered; may reject instead. */
   onSend: (apiName: string) => unknown = () => undefined;
   /** What ListOffsets tells: who looks asks for the start first, then for the end. */
@@ -33,14 +37,21 @@ export class FakeBrokers implements ReaderWire {
   readonly #known = new Map<string, { readonly id: string; readonly leaders: readonly number[] }>();
   readonly #refusals = new Map<string, KafkaError>();
   #changed = new AbortController();
-  #ids = 0;
+  /** By the number that their ids are made of. */
+  readonly #names: string[] = [];
   #looks = 0;
 
   /** Gives a topic these leaders, under a new id. */
   topic(topic: string, ...leaders: readonly number[]): readonly FakePartition[] {
     const partitions = leaders.map((leader): FakePartition => ({ leader, batches: [] }));
-    this.#topics.set(topic, { id: Buffer.alloc(16, ++this.#ids).toString('base64url'), partitions });
+    const id = Buffer.alloc(16, this.#names.push(topic)).toString('base64url');
+    this.#topics.set(topic, { id, partitions });
     return partitions;
+  }
+
+  delete(topic: string): void {
+    this.#topics.delete(topic);
+    this.changed();
   }
 
   add(topic: string, partition: number, ...texts: readonly string[]): void {
@@ -96,8 +107,9 @@ export class FakeBrokers implements ReaderWire {
     return this.knownLeaders(topic);
   }
 
-  async tryRefresh(topics: readonly string[]): Promise<void> {
+  async tryRefresh(topics: readonly string[]): Promise<boolean> {
     await this.onSend('Metadata');
+    if (this.isSilent) return false;
     for (const topic of topics) {
       const found = this.forbidden.has(topic) ? undefined : this.#topics.get(topic);
       if (found === undefined) this.#known.delete(topic);
@@ -106,6 +118,7 @@ export class FakeBrokers implements ReaderWire {
       else this.#refusals.delete(topic);
     }
     for (const topic of topics) if (this.#refusals.has(topic)) throw this.#refusals.get(topic)!;
+    return true;
   }
 
   async send<T>(nodeId: number, call: Call<T>): Promise<T> {
@@ -136,8 +149,10 @@ export class FakeBrokers implements ReaderWire {
   }
 
   #answer(nodeId: number, of: Asked, left: number): FetchedPartition {
-    const { topic, partition, offset, most } = of;
-    const found = this.#topics.get(topic)!.partitions[partition]!;
+    const { id, topic, partition, offset, most } = of;
+    const current = this.#topics.get(topic);
+    if (current?.id !== id) return { ...EMPTY, topic, partition, error: UNKNOWN_TOPIC_ID };
+    const found = current.partitions[partition]!;
     const error = found.leader === nodeId ? (found.error ?? 0) : REPLICA_NOT_LEADER;
     const bytes: Buffer[] = [];
     let size = 0;
@@ -161,7 +176,7 @@ export class FakeBrokers implements ReaderWire {
     body.at += 1 + 4 + 4; // isolation, session
     const asked = body.compactArray(() => {
       const id = body.uuid();
-      const topic = [...this.#topics].find(([, found]) => found.id === id)?.[0] ?? '';
+      const topic = this.#names[Buffer.from(id, 'base64url')[0]! - 1]!;
       const partitions = body.compactArray(() => {
         const partition = body.int32();
         body.at += 4; // leader epoch
@@ -169,7 +184,7 @@ export class FakeBrokers implements ReaderWire {
         body.at += 4 + 8; // last epoch, start of the log
         const most = body.int32();
         body.tags();
-        return { topic, partition, offset, most };
+        return { id, topic, partition, offset, most };
       });
       body.tags();
       return partitions;
@@ -179,6 +194,7 @@ export class FakeBrokers implements ReaderWire {
 }
 
 interface Asked {
+  readonly id: string;
   readonly topic: string;
   readonly partition: number;
   readonly offset: number;

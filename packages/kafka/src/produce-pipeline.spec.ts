@@ -32,7 +32,7 @@ function broker(answer: (requested: readonly string[], n: number) => Answered | 
       },
       tryRefresh: (topics) => {
         refreshed.push(...topics);
-        return Promise.resolve();
+        return Promise.resolve(true);
       },
     },
     lane: undefined as unknown as Lane,

@@ -45,6 +45,8 @@ const MISSING_PATIENCE_MS = 1_000;
 const DEFAULT_MAX_WAIT_MS = 250;
 /** How much later than asked a broker's answer may come before poll returns without it. */
 const GRACE_MS = 100;
+/** Of a timer. */
+const LONGEST_MS = 2 ** 31 - 1;
 /** Stands for the leader of partitions whose leader is looked for. */
 const NOBODY = -1;
 
@@ -94,16 +96,16 @@ export class KafkaReader implements LogReader {
     const cursor = this.#cursors.get(`${topic}/${partition}`);
     if (cursor === undefined) return;
     cursor.isPaused = true;
-    // It may be mended by the time it is told.
-    cursor.fault = undefined;
-    const paused = [...this.#cursors.values()].filter(({ isPaused }) => isPaused);
-    if (memoryOf(paused) > PAUSED_FETCHES * this.#limits.maxBytes) cursor.forget();
+    this.#keepLittle(cursor);
   }
 
   resume(topic: string, partition: number): void {
     const cursor = this.#cursors.get(`${topic}/${partition}`);
-    if (cursor === undefined) return;
+    if (cursor === undefined || !cursor.isPaused) return;
     cursor.isPaused = false;
+    // Of a time when nobody asked.
+    cursor.fault = undefined;
+    cursor.missingSince = undefined;
     this.#wake();
   }
 
@@ -166,7 +168,7 @@ export class KafkaReader implements LogReader {
     byLeader.delete(NOBODY);
     // First: no fetch is held for long while leaders are looked for.
     if (strays !== undefined && !this.#flights.has(NOBODY))
-      this.#launch(NOBODY, now, (isAwaited) => this.#search(strays, isAwaited));
+      this.#launch(NOBODY, Math.min(deadline, now), (isAwaited) => this.#search(strays, isAwaited));
     const share = Math.max(1, Math.floor(this.#limits.maxBytes / Math.max(1, byLeader.size)));
     for (const [leader, cursors] of byLeader)
       if (!this.#flights.has(leader)) this.#fetch(leader, cursors, share, deadline);
@@ -208,7 +210,8 @@ export class KafkaReader implements LogReader {
     const isLookingFor = (to: number | Cursor) => typeof to !== 'number' || to === NOBODY;
     return (
       ![...this.#flights.keys()].some(isLookingFor) &&
-      ![...this.#cursors.values()].some(({ restsUntil }) => restsUntil > now)
+      // One that nobody has made may rest and be looked for without an end.
+      ![...this.#cursors.values()].some(({ restsUntil, topicId }) => restsUntil > now && topicId !== undefined)
     );
   }
 
@@ -237,9 +240,22 @@ export class KafkaReader implements LogReader {
     for (const fetched of partitions) {
       const place = byKey.get(keyOf(fetched));
       if (place === undefined) continue;
-      if (fetched.error === 0) place.cursor.land(place.offset, fetched);
-      else this.#refused(place, fetched.error);
+      byKey.delete(keyOf(fetched));
+      if (fetched.error !== 0) {
+        this.#refused(place, fetched.error);
+        continue;
+      }
+      place.cursor.land(place.offset, fetched);
+      if (place.cursor.isPaused) this.#keepLittle(place.cursor);
     }
+    // Asked for, and not answered.
+    for (const { cursor } of byKey.values()) this.#rest(cursor);
+  }
+
+  /** Has a paused partition forget what it keeps when all of them keep too much. */
+  #keepLittle(cursor: Cursor): void {
+    const paused = [...this.#cursors.values()].filter(({ isPaused }) => isPaused);
+    if (memoryOf(paused) > PAUSED_FETCHES * this.#limits.maxBytes) cursor.forget();
   }
 
   #refused(place: Place, error: number): void {
@@ -286,33 +302,27 @@ export class KafkaReader implements LogReader {
   }
 
   async #search(cursors: readonly Cursor[], isAwaited: () => boolean): Promise<void> {
-    const failure = await this.#wire.tryRefresh(cursors.map(({ topic }) => topic)).catch((error: unknown) => error);
+    let failure: unknown;
+    const refreshing = this.#wire.tryRefresh(cursors.map(({ topic }) => topic));
+    const isAnswered = await refreshing.catch((error: unknown) => {
+      failure = error;
+      return true;
+    });
     if (!isAwaited()) return;
     const refusals = cursors.map(({ topic }) => this.#wire.knownRefusal(topic));
-    const ofAll = refusals.includes(failure as KafkaError) ? undefined : failure;
+    const ofAll = refusals.some((refusal) => refusal === failure) ? undefined : failure;
+    const missing = new Map<string, KafkaError>();
     for (const [n, cursor] of cursors.entries()) {
+      const { topic } = cursor;
       cursor.isStray = false;
       cursor.fault ??= refusals[n] ?? ofAll;
-      if (cursor.fault !== undefined || this.#leaderOf(cursor) !== NOBODY) {
-        cursor.missingSince = undefined;
-      } else {
-        this.#rest(cursor);
-        this.#stillThere(cursor);
-      }
+      if (cursor.fault !== undefined || this.#wire.knownLeaders(topic) !== undefined) cursor.missingSince = undefined;
+      if (cursor.fault !== undefined || this.#leaderOf(cursor) !== NOBODY) continue;
+      this.#rest(cursor);
+      if (!isAnswered || !hasGone(cursor, this.#wire)) continue;
+      if (!missing.has(topic)) missing.set(topic, topicMissing(topic));
+      cursor.fault = missing.get(topic);
     }
-  }
-
-  #stillThere(cursor: Cursor): void {
-    const { topic, topicId } = cursor;
-    // Never seen: it may be made later.
-    if (topicId === undefined || this.#wire.knownLeaders(topic) !== undefined) return;
-    cursor.missingSince ??= performance.now();
-    if (performance.now() - cursor.missingSince < MISSING_PATIENCE_MS) return;
-    cursor.fault = new KafkaError(
-      'LOG_TOPIC_MISSING',
-      `topic ${topic} was read and exists no more. Restore it, or drop it and rebuild what is read from it.`,
-      { facts: { topic } },
-    );
   }
 
   /** Has a request under way until `fly` resolves; nobody awaits it any more when a poll was ended meanwhile. */
@@ -329,7 +339,8 @@ export class KafkaReader implements LogReader {
 
   /** Until when a poll waits: its answers may come a little later than they are due. */
   #patience(deadline: number): number {
-    return deadline + ([...this.#flights.values()].some(({ dueAt }) => dueAt <= deadline) ? GRACE_MS : 0);
+    const due = [...this.#flights.values()].filter(({ dueAt }) => dueAt <= deadline);
+    return Math.max(deadline, ...due.map(({ dueAt }) => dueAt + GRACE_MS));
   }
 
   /** Ends an `#arrival`. With a reason, or an error would be made of it. */
@@ -345,7 +356,13 @@ export class KafkaReader implements LogReader {
     for (const { isPaused, restsUntil } of this.#cursors.values()) {
       if (!isPaused && restsUntil > now) until = Math.min(until, restsUntil);
     }
-    await wait(until - now, this.#arrived.signal, signal, this.#closing.signal, this.#wire.closing.signal);
+    await wait(
+      Math.min(until - now, LONGEST_MS),
+      this.#arrived.signal,
+      signal,
+      this.#closing.signal,
+      this.#wire.closing.signal,
+    );
   }
 
   /**
@@ -389,6 +406,21 @@ export class KafkaReader implements LogReader {
     this.#cursors.delete(key);
     this.#cursors.set(key, cursor);
   }
+}
+
+/** It was read, and the brokers know it no more for too long. One that was never seen may be made later. */
+function hasGone(cursor: Cursor, wire: ReaderWire): boolean {
+  if (cursor.topicId === undefined || wire.knownLeaders(cursor.topic) !== undefined) return false;
+  cursor.missingSince ??= performance.now();
+  return performance.now() - cursor.missingSince >= MISSING_PATIENCE_MS;
+}
+
+function topicMissing(topic: string): KafkaError {
+  return new KafkaError(
+    'LOG_TOPIC_MISSING',
+    `topic ${topic} was read and exists no more. Restore it, or drop it and rebuild what is read from it.`,
+    { facts: { topic } },
+  );
 }
 
 function outOfRange({ topic, partition, offset }: FetchPartition, start: number, high: number): KafkaError {

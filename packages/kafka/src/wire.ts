@@ -190,12 +190,14 @@ export class Wire {
     if (refusal !== undefined) throw refusal;
   }
 
-  /** As `refresh`; a cluster that does not answer leaves what was known. */
-  async tryRefresh(topics: readonly string[]): Promise<void> {
+  /** As `refresh`; a cluster that does not answer leaves what was known. Tells whether it did. */
+  async tryRefresh(topics: readonly string[]): Promise<boolean> {
     try {
       await this.refresh(topics);
+      return true;
     } catch (error) {
       if (error instanceof KafkaError && !error.retryable) throw error;
+      return false;
     }
   }
 

@@ -93,6 +93,13 @@ describe('a fair share', () => {
     expect(unreadable()).toHaveLength(2);
     share.balance(6_001);
     expect(unreadable()).toEqual([]);
+    // Nobody asks for one that has its share.
+    share.letRest(corrupt('a', 1), 7_000);
+    tasks[1]!.queued = 9_000;
+    for (const now of [7_000, 8_000, 20_000]) share.balance(now);
+    tasks[1]!.queued = 0;
+    share.balance(20_001);
+    expect(unreadable()).toHaveLength(1);
   });
 
   it('leaves to others what is not of an input, or is a question of where to go on', () => {

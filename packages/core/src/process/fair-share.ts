@@ -23,6 +23,8 @@ interface Unreadable {
   readonly error: HeadwaterError;
   readonly attempts: number;
   readonly retryAt: number;
+  /** Since when it is asked for again. */
+  askedSince?: number;
 }
 
 /** What fetching has to do with. */
@@ -100,10 +102,14 @@ export class FairShare {
       const most = this.#full.has(task) ? 1 / 2 : 1;
       if (task.queued > share * most || task.queuedBytes > shareBytes * most) this.#full.add(task);
       else this.#full.delete(task);
-      const { retryAt = -Infinity } = this.#unreadable.get(task) ?? {};
-      if (now > retryAt + PROBATION_MS) this.#unreadable.delete(task);
-      if (this.#full.has(task) || now < retryAt) this.#hold(task);
-      else this.#letGo(task);
+      const unreadable = this.#unreadable.get(task);
+      if (this.#full.has(task) || now < (unreadable?.retryAt ?? -Infinity)) {
+        this.#hold(task);
+        continue;
+      }
+      this.#letGo(task);
+      if (unreadable !== undefined && now - (unreadable.askedSince ??= now) > PROBATION_MS)
+        this.#unreadable.delete(task);
     }
     return { canRead: this.#held.size < this.#tasks.size, hasFull: this.#full.size > 0 };
   }

@@ -29,6 +29,12 @@ export const groups: Command = {
     const { admin } = log();
     const found = (await admin.lag(group)).filter(({ topic }) => !isCounter(group, topic));
     if (found.length === 0) throw nothingCommitted(group);
+    const counted = topics?.find((topic) => isCounter(group, topic));
+    if (counted !== undefined)
+      throw new UsageError(
+        [`${counted} is the state of ${group}: what is committed of it is a number of batches, no offset.`],
+        'Leave it out of --topics.',
+      );
     const asked = topics === undefined ? found : await admin.lag(group, topics);
     const partitions = asked.map((of) => ({ ...of, committed: of.committed < 0 ? null : of.committed }));
     const lag = partitions.reduce((sum, of) => sum + of.lag, 0);

@@ -37,7 +37,7 @@ describe('reader under faults and limits', () => {
       if (seen.length === 0) seen.push(...texts(recordsOf(await reader.poll())));
       expect(seen).toEqual(['before']);
       for (let polls = 0; polls < 2; polls++) {
-        await expect(reader.poll()).rejects.toMatchObject({
+        await expect(reader.poll({ maxWaitMs: 10_000 })).rejects.toMatchObject({
           code: 'LOG_CORRUPT',
           facts: { topic, partition: 0, offset: 2 },
         });

@@ -84,9 +84,9 @@ describe('reader', () => {
     await committedRecords(log, topic);
     const { reader, close } = smallReader(12_000);
     reader.seek(topic, 0, 0);
-    const backlog = recordsOf(await reader.poll());
+    const backlog = recordsOf(await reader.poll({ maxWaitMs: 10_000 }));
     reader.seek(topic, 1, 0);
-    const polls = [await reader.poll(), await reader.poll()];
+    const polls = [await reader.poll({ maxWaitMs: 10_000 }), await reader.poll({ maxWaitMs: 10_000 })];
     expect(texts(recordsOf(polls.flat().filter(({ partition }) => partition === 1)))).toEqual(['added']);
     expect(backlog.length + recordsOf(polls.flat()).length).toBeLessThan(20);
     await close();

@@ -90,7 +90,8 @@ describe('a secured broker', () => {
     await expect(log.writer({ transactionalId: unique('writer') }).fence()).rejects.toMatchObject(refusal);
     const reader = log.reader();
     reader.seek('any', 0, 0);
-    await expect(reader.poll()).rejects.toMatchObject(refusal);
+    // The broker takes its time to refuse.
+    await expect(reader.poll({ maxWaitMs: 10_000 })).rejects.toMatchObject(refusal);
   });
 
   it('does not trust a certificate that it was not told of', async () => {
@@ -173,7 +174,7 @@ describe('a secured broker', () => {
     await forbid(barred);
     await writer.transact([one(barred, 'meanwhile'), one(free, 'meanwhile')]);
     const refusal = await until(() =>
-      ofBarred.poll().then(
+      ofBarred.poll({ maxWaitMs: 10_000 }).then(
         () => undefined,
         (error: unknown) => error,
       ),
@@ -185,7 +186,10 @@ describe('a secured broker', () => {
       message: expect.stringContaining('Grant this client the missing ACL'),
     });
     expect(await readTo(ofFree, 'meanwhile')).toEqual(['before', 'meanwhile']);
-    await expect(ofBarred.poll()).rejects.toMatchObject({ code: 'KAFKA_REFUSED', facts: { topic: barred } });
+    await expect(ofBarred.poll({ maxWaitMs: 10_000 })).rejects.toMatchObject({
+      code: 'KAFKA_REFUSED',
+      facts: { topic: barred },
+    });
     await allow(barred);
     await writer.transact([one(barred, 'after')]);
     expect(await readTo(ofBarred, 'after')).toEqual(['meanwhile', 'after']);

@@ -66,7 +66,7 @@ export function readerCases(bench: Bench): void {
     await bench.committed(topic);
     const reader = bench.log.reader();
     reader.seek(topic, 0, 0);
-    expect(await reader.poll()).toEqual([
+    expect(await reader.poll({ maxWaitMs: 10_000 })).toEqual([
       { topic, partition: 0, from: 0, records: [], nextOffset: 2, lastStableOffset: 2, highWatermark: 2 },
     ]);
     expect(await reader.poll({ maxWaitMs: 20 })).toEqual([]);
@@ -97,9 +97,13 @@ export function readerCases(bench: Bench): void {
     reader.drop(topic, 0);
     const last = place.get('c')![1]!;
     reader.seek(topic, 1, last);
-    expect((await reader.poll()).map(({ partition, from, records }) => [partition, from, ...texts(records)])).toEqual([
-      [1, last, 'c'],
-    ]);
+    expect(
+      (await reader.poll({ maxWaitMs: 10_000 })).map(({ partition, from, records }) => [
+        partition,
+        from,
+        ...texts(records),
+      ]),
+    ).toEqual([[1, last, 'c']]);
     await reader.close();
   });
 
@@ -144,7 +148,7 @@ export function readerCases(bench: Bench): void {
     await bench.committed(topic);
     const reader = bench.log.reader();
     reader.seek(topic, 0, 77);
-    await expect(reader.poll()).rejects.toMatchObject({
+    await expect(reader.poll({ maxWaitMs: 10_000 })).rejects.toMatchObject({
       code: 'LOG_OFFSET_OUT_OF_RANGE',
       facts: { topic, partition: 0, offset: 77, start: 0, high: 2 },
     });

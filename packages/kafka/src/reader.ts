@@ -112,13 +112,15 @@ export class KafkaReader implements LogReader {
   async poll(options: PollOptions = {}): Promise<readonly FetchedBatch[]> {
     const { maxWaitMs = DEFAULT_MAX_WAIT_MS, maxBytes = DEFAULT_POLL_BYTES, signal } = options;
     const deadline = performance.now() + maxWaitMs;
-    for (let leftMs = maxWaitMs; ; leftMs = deadline - performance.now()) {
+    for (let isFirst = true; ; isFirst = false) {
+      // One for both: what rests when others are asked for is waited for, however soon it has rested.
+      const now = performance.now();
       if (this.#closing.signal.aborted || this.#wire.closing.signal.aborted) throw closedError();
       if (signal?.aborted) return this.#ended();
-      if (leftMs >= 0) this.#ask(deadline);
+      if (isFirst || now <= deadline) this.#ask(now, deadline);
       if (!this.#isReady) {
         if (performance.now() >= this.#patience(deadline)) return [];
-        await this.#arrival(deadline, signal);
+        await this.#arrival(now, deadline, signal);
         continue;
       }
       // A turn of the event loop, in which connections are read: brokers send on while this is handed out.
@@ -153,8 +155,7 @@ export class KafkaReader implements LogReader {
   }
 
   /** Sends what is to be asked now: a fetch to every leader that may bring something and has none under way, and the search for leaders. */
-  #ask(deadline: number): void {
-    const now = performance.now();
+  #ask(now: number, deadline: number): void {
     const byLeader = new Map<number, Cursor[]>();
     for (const cursor of this.#cursors.values()) {
       if (cursor.isPaused || cursor.fault !== undefined || cursor.restsUntil > now || this.#flights.has(cursor))
@@ -349,9 +350,8 @@ export class KafkaReader implements LogReader {
   }
 
   /** Resolves when something has come or was sought, when a request or a rest is over, and when the time is. */
-  async #arrival(deadline: number, signal: AbortSignal | undefined): Promise<void> {
+  async #arrival(now: number, deadline: number, signal: AbortSignal | undefined): Promise<void> {
     this.#arrived = new AbortController();
-    const now = performance.now();
     let until = this.#patience(deadline);
     for (const { isPaused, restsUntil } of this.#cursors.values()) {
       if (!isPaused && restsUntil > now) until = Math.min(until, restsUntil);

@@ -7,5 +7,4 @@ export default {
   ...common,
   testMatch: ['<rootDir>/packages/*/src/**/*.versions.spec.ts'],
   testPathIgnorePatterns: ['/node_modules/', '/dist/', '/.headwater/'],
-  setupFilesAfterEnv: ['<rootDir>/test/setup.ts'],
 };

@@ -3,6 +3,7 @@ const common = {
   extensionsToTreatAsEsm: ['.ts'],
   testEnvironment: 'node',
   runner: '<rootDir>/test/runner.mjs',
+  setupFilesAfterEnv: ['<rootDir>/test/setup.ts'],
   transform: {
     '\\.ts$': [
       '@swc/jest',
@@ -44,7 +45,6 @@ export default {
       ...common,
       displayName: 'services',
       testMatch: ['<rootDir>/{packages,apps}/*/src/**/*.{pg,kafka}.spec.ts', '<rootDir>/test/**/*.spec.ts'],
-      setupFilesAfterEnv: ['<rootDir>/test/setup.ts'],
     },
   ],
 };

@@ -129,7 +129,7 @@ describe('hot path', () => {
     await letProduce();
     await source.seenCount('a', 2);
     await eventually(async () => expect((await confirmed()) >= heldAt).toBe(true));
-  }, 60_000);
+  });
 
   it('C86 acknowledges no keepalive while a transaction is open, and its tail is seen after a cut', async () => {
     await source.sql.query('CREATE TABLE unpublished (b text)');
@@ -152,7 +152,7 @@ describe('hot path', () => {
     expect(seen.map(({ key }) => Number(key))).toEqual(Array.from({ length: 5_001 }, (_, i) => i));
     expect(seen.slice(1).map(({ seq }) => seq)).toEqual(Array.from({ length: 5_000 }, (_, i) => i));
     expect(capture.status().reconnects).toBe(1);
-  }, 60_000);
+  });
 
   it('C88 reconnects after the event loop stood still for longer than wal_sender_timeout, and names the stall', async () => {
     await source.sql.query(
@@ -170,7 +170,7 @@ describe('hot path', () => {
     await source.sql.query(`INSERT INTO a VALUES (3, 'after')`);
     const seen = await source.seenCount('a', 3);
     expect(seen.map(({ key }) => key)).toEqual(['1', '2', '3']);
-  }, 60_000);
+  });
 });
 
 describe('large transactions', () => {
@@ -186,5 +186,5 @@ describe('large transactions', () => {
     expect((await measured.published(1_050_000)).peakRssMb).toBeLessThan(300);
     const wanted = (index: number) => ({ key: index + 1, seq: index < 50_000 ? index : index - 50_000 });
     expect(await source.compared('a', wanted)).toEqual({ records: 1_050_000, wrong: 0 });
-  }, 120_000);
+  });
 });

@@ -180,7 +180,7 @@ describe('TransactionAssembler', () => {
     } catch (error) {
       throw new Error(`seed ${seed}`, { cause: error });
     }
-  }, 60_000);
+  });
 
   it('C90 makes of a million damaged messages the right row or CDC_PROTOCOL', async () => {
     const seed = Number(process.env['HEADWATER_SEED'] ?? Math.floor(Math.random() * 2 ** 31));

@@ -76,7 +76,7 @@ describe('RecordRuns', () => {
     } catch (error) {
       throw new Error(`seed ${seed}`, { cause: error });
     }
-  }, 30_000);
+  });
 
   it('leaves in order, once and in its unit what a guard lets in, and nothing of what it keeps out', () => {
     const seed = Math.floor(Math.random() * 2 ** 31);
@@ -141,7 +141,7 @@ describe('RecordRuns', () => {
     } catch (error) {
       throw new Error(`seed ${seed}`, { cause: error });
     }
-  }, 30_000);
+  });
 
   it('begins a record anew that was not ended', () => {
     const runs = new RecordRuns();

@@ -1,4 +1,4 @@
-import { describe, expect, it, jest } from '@jest/globals';
+import { describe, expect, it } from '@jest/globals';
 import { ProcessRunner, controlTopicOf, listParked, parkedTopicOf, readCommitted, stateTopicOf } from '@headwater/core';
 import type {
   Logger,
@@ -10,9 +10,6 @@ import type {
 } from '@headwater/core';
 import { memoryLog } from '../memory-log/memory-log.js';
 import { virtualClock } from '../virtual-clock/virtual-clock.js';
-
-// Virtual time is quick, a busy machine is not.
-jest.setTimeout(60_000);
 
 type Handle = ProcessorDefinition['onRecord'];
 

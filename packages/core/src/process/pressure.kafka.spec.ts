@@ -1,109 +1,102 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { eventually } from '@headwater/testing';
 import { systemClock } from '../clock/clock.js';
-import type { Log, LogProducer } from '../log/log.js';
-import { produce } from '../log/log.testing.js';
+import type { LogRecord } from '../log/log.js';
+import type { ProcessRunner } from './process-runner.js';
 import { Scene } from './process.testing.js';
 
-let scene: Scene;
+const FAST = [1, 2, 3];
+
+let scenes: Scene[];
 beforeEach(() => {
-  scene = new Scene();
+  scenes = [];
 });
-afterEach(() => scene.close());
+afterEach(async () => {
+  for (const scene of scenes) await scene.close();
+});
+
+/**
+ * A processor of four partitions that is up. Two of them are compared while they run side by side: what else the machine does
+ * meanwhile slows both.
+ */
+async function start(
+  onRecord: (record: LogRecord) => Promise<void> | void,
+): Promise<{ readonly scene: Scene; readonly runner: ProcessRunner }> {
+  const scene = new Scene();
+  scenes.push(scene);
+  await scene.createTopics(4);
+  const runner = scene.run({ onRecord });
+  await scene.status(runner, 'up');
+  return { scene, runner };
+}
 
 /** Records for one partition, so that a test decides where its load is. */
-const load = (partition: number, count: number) =>
-  Array.from({ length: count }, () => ({ ...scene.record(`key-${partition}`, '1'), partition }));
+const load = (scene: Scene, partition: number, count: number, value = '1') =>
+  Array.from({ length: count }, () => ({ ...scene.record(`key-${partition}`, value), partition }));
 
 describe('a processor under pressure', () => {
   it('S91 keeps four fifths of the pace of fast partitions beside a slow one', async () => {
-    await scene.createTopics(4);
-    const each = 1_500;
-    let slowMs = 2;
-    const handled = [0, 0, 0, 0];
-    const runner = scene.run({
-      onRecord: ({ partition }) => {
+    const each = 3_000;
+    const beside = async (slowMs: number) => {
+      const handled = [0, 0, 0, 0];
+      const { scene } = await start(({ partition }) => {
         handled[partition]!++;
         return systemClock.wait(partition === 0 ? slowMs : 2);
-      },
-    });
-    await scene.status(runner, 'up');
-    /** Milliseconds until the fast partitions have another `each` committed; the slow one has more than it can do. */
-    const round = async (ms: number) => {
-      slowMs = ms;
-      const wanted = handled.map((count) => count + each);
-      const startedAt = performance.now();
-      await produce(
-        scene.log,
-        [0, 1, 2, 3].flatMap((partition) => load(partition, each)),
-      );
-      await eventually(
-        () => expect([1, 2, 3].every((partition) => handled[partition]! >= wanted[partition]!)).toBe(true),
-        {
-          timeoutMs: 60_000,
-          intervalMs: 5,
-        },
-      );
-      return performance.now() - startedAt;
+      });
+      return { scene, fast: () => FAST.reduce((sum, partition) => sum + handled[partition]!, 0) };
     };
-    const beside = async (ms: number) => {
-      const took = await round(ms);
-      slowMs = 0;
-      await eventually(() => expect(Math.min(...handled)).toBe(Math.max(...handled)), { timeoutMs: 60_000 });
-      return took;
-    };
-    await beside(2);
-    const rounds = [];
-    for (let n = 0; n < 3; n++) rounds.push([await beside(2), await beside(100)] as const);
-    const kept = rounds.map(([alike, slow]) => alike / slow).sort((a, b) => a - b);
-    expect(kept[1]).toBeGreaterThanOrEqual(0.8);
-    expect(scene.warnings).toEqual([]);
-  }, 300_000);
+    const both = [await beside(2), await beside(100)];
+    await Promise.all(
+      both.map(({ scene }) =>
+        scene.log.producer().send([0, ...FAST].flatMap((partition) => load(scene, partition, each))),
+      ),
+    );
+    const counts = () => both.map(({ fast }) => fast());
+    // From where both run to where the first of them is near the end of what it has.
+    const until = (reached: () => boolean) =>
+      eventually(() => expect(reached()).toBe(true), { timeoutMs: 60_000, intervalMs: 1 });
+    await until(() => Math.min(...counts()) > each / 3);
+    const from = counts();
+    await until(() => Math.max(...counts()) > 2.5 * each);
+    const [alike, uneven] = counts().map((count, i) => count - from[i]!);
+    expect(uneven! / alike!).toBeGreaterThanOrEqual(0.8);
+    expect(scenes.flatMap(({ warnings }) => warnings)).toEqual([]);
+  });
 
   it('S90 holds the latency of other partitions beside a hot key, bounds what waits, and names the partition', async () => {
-    await scene.createTopics(4);
-    const latencies: number[] = [];
-    const runner = scene.run({
-      onRecord: ({ partition, value }) => {
+    /** `hot` records for the one partition with every one for each of the others. */
+    const beside = async (hot: number) => {
+      const latencies: number[] = [];
+      let waiting = 0;
+      const { scene, runner } = await start(({ partition, value }) => {
         if (partition !== 0) latencies.push(performance.now() - Number(String(value)));
-      },
-    });
-    await scene.status(runner, 'up');
-    let most = 0;
-    const calm = log(scene.log);
-    /** 3 records every 5 ms for the calm partitions, and `hot` for the other one; their 99th percentile. */
-    const round = async (hot: number) => {
-      latencies.length = 0;
-      const writer = await calm;
-      for (let n = 0; n < 300; n++) {
-        const value = String(performance.now());
-        await writer.send([
-          ...load(0, hot),
-          ...[1, 2, 3].map((partition) => ({ ...scene.record(`key-${partition}`, value), partition })),
-        ]);
-        most = Math.max(most, runner.tasks.get(0)!.queued);
-        await systemClock.wait(5);
-      }
-      await eventually(() => expect(latencies).toHaveLength(900));
-      return latencies.sort((a, b) => a - b)[890]!;
+        waiting = Math.max(waiting, runner.tasks.get(partition)!.queued);
+      });
+      const producer = scene.log.producer();
+      const send = () => {
+        const now = String(performance.now());
+        return producer.send([...load(scene, 0, hot), ...FAST.flatMap((partition) => load(scene, partition, 1, now))]);
+      };
+      return { runner, latencies, send, waiting: () => waiting };
     };
-    await round(1);
-    const rounds = [];
-    for (let n = 0; n < 3; n++) rounds.push([await round(1), await round(27)] as const);
-    const ratios = rounds.map(([even, hot]) => hot / even).sort((a, b) => a - b);
-    expect(ratios[1]).toBeLessThanOrEqual(2);
-    expect(most).toBeLessThan(10_000);
+    const [even, hot] = [await beside(1), await beside(27)];
+    for (let n = 0; n < 600; n++) {
+      await Promise.all([even.send(), hot.send()]);
+      await systemClock.wait(5);
+    }
+    const p99 = async ({ latencies }: typeof even) => {
+      await eventually(() => expect(latencies).toHaveLength(1_800));
+      // What came before the code was compiled is not of the hot key.
+      return latencies.slice(600).sort((a, b) => a - b)[1_188]!;
+    };
+    expect((await p99(hot)) / (await p99(even))).toBeLessThanOrEqual(2);
+    expect(hot.waiting()).toBeGreaterThan(0);
+    expect(hot.waiting()).toBeLessThan(10_000);
     await eventually(() => {
-      const handled = runner.metrics().filter(({ name }) => name === 'headwater_processor_handled_total');
+      const handled = hot.runner.metrics().filter(({ name }) => name === 'headwater_processor_handled_total');
       const hottest = handled.sort((a, b) => b.value - a.value)[0]!;
       expect(hottest.labels['partition']).toBe('0');
       expect(hottest.value / handled.reduce((sum, { value }) => sum + value, 0)).toBeGreaterThan(0.75);
     });
   });
 });
-
-async function log(of: Log): Promise<LogProducer> {
-  const producer = of.producer();
-  await producer.send(load(0, 1));
-  return producer;
-}

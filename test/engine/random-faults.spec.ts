@@ -87,7 +87,7 @@ describe(`a log under random faults (seed ${seed})`, () => {
     const writer = open().writer({ transactionalId: `${list}-client-${client}` });
     let fenced = false;
     for (let n = 0; !over; n++) {
-      await delay(choice.below(60));
+      await delay(choice.below(150));
       if (!fenced) {
         if (!isCurrent()) return;
         fenced = await writer.fence().then(

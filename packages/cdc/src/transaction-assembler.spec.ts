@@ -145,7 +145,7 @@ function randomChange(random: Random, relation: RelationSpec): Buffer {
 }
 
 describe('TransactionAssembler', () => {
-  // Most damage is refused: the traces of a million errors would take longer than everything else.
+  // Most damage is refused: the traces of so many errors would take longer than everything else.
   const { stackTraceLimit } = Error;
   beforeEach(() => void (Error.stackTraceLimit = 0));
   afterEach(() => void (Error.stackTraceLimit = stackTraceLimit));
@@ -182,11 +182,11 @@ describe('TransactionAssembler', () => {
     }
   });
 
-  it('C90 makes of a million damaged messages the right row or CDC_PROTOCOL', async () => {
+  it('C90 makes of half a million damaged messages the right row or CDC_PROTOCOL', async () => {
     const seed = Number(process.env['HEADWATER_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
     const random = seededRandom(seed);
     const figures = { accepted: 0, refused: 0 };
-    for (let count = 0; count < 1_000_000;) {
+    for (let count = 0; count < 500_000;) {
       const ours = new Assembled();
       const wanted: OutRecord[] = [];
       const relation = pg.randomRelation(random, 9, 'a');
@@ -218,8 +218,8 @@ describe('TransactionAssembler', () => {
       assertSame(made!, due!, `seed ${seed}`);
     }
     // Both kinds came, many of each.
-    expect(Math.min(figures.accepted, figures.refused)).toBeGreaterThan(20_000);
-  }, 240_000);
+    expect(Math.min(figures.accepted, figures.refused)).toBeGreaterThan(10_000);
+  });
 });
 
 /** A sound message with a few bytes changed, cut, added, or another one's end. */

@@ -80,7 +80,7 @@ describe('StreamedTransactions', () => {
       expect(() => streamed.accept(framed(message))).toThrow(expect.objectContaining({ code: 'CDC_PROTOCOL' }));
   });
 
-  it('C90 makes of a million damaged messages what they say, or CDC_PROTOCOL', async () => {
+  it('C90 makes of half a million damaged messages what they say, or CDC_PROTOCOL', async () => {
     const seed = Number(process.env['HEADWATER_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
     const random = seededRandom(seed);
     const figures = { accepted: 0, refused: 0, said: 0 };
@@ -88,7 +88,7 @@ describe('StreamedTransactions', () => {
     const { stackTraceLimit } = Error;
     // The traces of so many errors would take longer than everything else.
     Error.stackTraceLimit = 0;
-    for (let [count, streams] = [0, 1]; count < 1_000_000; streams++) {
+    for (let [count, streams] = [0, 1]; count < 500_000; streams++) {
       const said: string[] = [];
       const put = ({ bytes, start, end }: WalMessage) => void said.push(bytes.toString('latin1', start, end));
       const ours = new StreamedTransactions({ spools, outbox: false, signal: never, put });
@@ -110,8 +110,8 @@ describe('StreamedTransactions', () => {
       if (streams % 50 === 0) await spools.close();
     }
     Error.stackTraceLimit = stackTraceLimit;
-    expect(Math.min(...Object.values(figures))).toBeGreaterThan(20_000);
-  }, 240_000);
+    expect(Math.min(...Object.values(figures))).toBeGreaterThan(10_000);
+  });
 });
 
 const PLAIN = [pg.insert(5, ['1']), pg.remove(5, ['1']), pg.truncate(5), pg.logical(true, 1n, 'other', 'm')];

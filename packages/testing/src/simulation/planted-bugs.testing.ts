@@ -114,6 +114,15 @@ export const PLANTED_BUGS: Readonly<Record<string, () => PlantedBug>> = {
   }),
 };
 
+/** A seed that catches those that few seeds do: the search begins there, and goes on through all of them. */
+export const CAUGHT_BY: Readonly<Record<string, number>> = {
+  'an unknown outcome taken for committed': 19,
+  'offsets without member and generation': 20,
+  'a stamp ahead of what the state includes': 33,
+  'restore that ends before the state includes the committed offsets': 111,
+  'offsets read without waiting for those that are pending, and taken for the state': 168,
+};
+
 /** What the bugs stand on, with nothing wrong: no run may be told wrong for it. */
 export function nothingPlanted(): PlantedBug {
   const through = writing((writer, records, offsets) => writer.transact(records, offsets));

@@ -244,6 +244,26 @@ describe('a reader', () => {
     expect(kept).toBeGreaterThanOrEqual(Math.min(2, most));
   });
 
+  it('keeps no more than four fetches that come behind a pause', async () => {
+    const all = Array.from({ length: 12 }, (_, n) => n);
+    brokers.topic('t', ...all);
+    for (const n of all) brokers.add('t', n, `${n}`.padEnd(1_000));
+    await brokers.tryRefresh(['t']);
+    seek(...all.map((n) => `t/${n}`));
+    const held = heldBack('Fetch');
+    await poll({ maxWaitMs: 5 });
+    expect(brokers.fetches).toHaveLength(12);
+    for (const n of all) reader.pause('t', n);
+    held.end();
+    await settled();
+    const silent = new Promise<never>(() => undefined);
+    brokers.onSend = () => silent;
+    for (const n of all) reader.resume('t', n);
+    for (let n = 0; n < 12; n++) await poll({ maxWaitMs: 0, maxBytes: 1 });
+    expect(told.length).toBeGreaterThan(0);
+    expect(told.length).toBeLessThanOrEqual(4);
+  });
+
   it('ends a poll in time beside a broker that hangs', async () => {
     brokers.topic('t', 1, 2);
     seek('t/0', 't/1');

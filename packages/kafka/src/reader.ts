@@ -5,6 +5,7 @@ import { keepFreedMemory } from './freed-memory.js';
 import { CORRUPT_MESSAGE, KafkaError, OFFSET_OUT_OF_RANGE, refused } from './kafka.errors.js';
 import { closedError, type Lane } from './lane.js';
 import { EARLIEST, LATEST, fetch, listOffsets, type FetchPartition, type FetchedPartition } from './requests/fetch.js';
+import { corrupt, outOfRange, topicMissing, topicRecreated } from './reader.errors.js';
 import { wait } from './wait.js';
 import type { Wire } from './wire.js';
 
@@ -227,12 +228,7 @@ export class KafkaReader implements LogReader {
     const found = this.#wire.knownTopicId(topic);
     cursor.topicId ??= found;
     if (cursor.topicId === found) return true;
-    cursor.fault = new KafkaError(
-      'LOG_TOPIC_RECREATED',
-      `topic ${topic} was deleted and made again (id ${wanted}, now ${found}): offset ${offset} of partition ${partition} is not of this one. ` +
-        'Rebuild what is read from it, then seek to its start.',
-      { facts: { topic, partition, offset, wanted, found } },
-    );
+    cursor.fault = topicRecreated({ topic, partition, offset }, wanted, found);
     return false;
   }
 
@@ -265,8 +261,7 @@ export class KafkaReader implements LogReader {
     if (error === OFFSET_OUT_OF_RANGE) {
       this.#launch(cursor, performance.now(), (isAwaited) => this.#lookFor(place, isAwaited));
     } else if (error === CORRUPT_MESSAGE) {
-      const said = `${topic}-${partition} at offset ${offset}: the broker found a corrupt batch. Read from another replica or restore the topic.`;
-      this.#failed(place, new KafkaError('LOG_CORRUPT', said, { facts }));
+      this.#failed(place, corrupt({ topic, partition, offset }));
     } else {
       this.#failed(place, refused('Fetch', error, facts));
     }
@@ -413,23 +408,6 @@ function hasGone(cursor: Cursor, wire: ReaderWire): boolean {
   if (cursor.topicId === undefined || wire.knownLeaders(cursor.topic) !== undefined) return false;
   cursor.missingSince ??= performance.now();
   return performance.now() - cursor.missingSince >= MISSING_PATIENCE_MS;
-}
-
-function topicMissing(topic: string): KafkaError {
-  return new KafkaError(
-    'LOG_TOPIC_MISSING',
-    `topic ${topic} was read and exists no more. Restore it, or drop it and rebuild what is read from it.`,
-    { facts: { topic } },
-  );
-}
-
-function outOfRange({ topic, partition, offset }: FetchPartition, start: number, high: number): KafkaError {
-  const side = offset < start ? 'was removed from the log' : 'is not yet in the log';
-  return new KafkaError(
-    'LOG_OFFSET_OUT_OF_RANGE',
-    `${topic}-${partition}: offset ${offset} ${side}, which holds ${start} to ${high}. Rebuild what is read from it, or seek into the range.`,
-    { facts: { topic, partition, offset, start, high } },
-  );
 }
 
 /** Where a fetch of one partition begins. */

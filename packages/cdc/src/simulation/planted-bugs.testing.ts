@@ -78,7 +78,7 @@ export const PLANTED_BUGS: Readonly<Record<string, () => PlantedBug>> = {
   }),
 };
 
-/** A seed that catches those that few seeds do: the search begins there, and goes on through all of them. */
+/** A seed that catches those that few seeds do. It is tried first; where it does not any more, all are. */
 export const CAUGHT_BY: Readonly<Record<string, number>> = {
   'a keepalive counted inside an open transaction': 11,
   'an unknown outcome taken for committed': 24,

@@ -60,13 +60,10 @@ const RARE = [
   'zombie',
 ];
 
-/** Runs one seed after the other, in a circle from `first`, until one is told wrong. */
-async function firstWrong(
-  { bug, first = FIRST }: { readonly bug?: Parameters<typeof simulate>[1]; readonly first?: number },
-  onEach: (run: Simulated) => void = () => undefined,
-) {
-  for (let n = 0; n < SEEDS; n++) {
-    const run = await simulate(FIRST + ((first - FIRST + n) % SEEDS), bug);
+/** Runs one seed after the other until one is told wrong. */
+async function firstWrong(bug?: Parameters<typeof simulate>[1], onEach: (run: Simulated) => void = () => undefined) {
+  for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
+    const run = await simulate(seed, bug);
     onEach(run);
     if (run.wrong.length > 0) return run;
   }
@@ -78,7 +75,7 @@ describe('capture in virtual time', () => {
     `publishes everything once and in order under each of ${SEEDS} seeds from ${FIRST}`,
     async () => {
       const seen = new Map<string, number>();
-      const wrong = await firstWrong({}, (run) => {
+      const wrong = await firstWrong(undefined, (run) => {
         for (const [what, count] of run.seen) seen.set(what, (seen.get(what) ?? 0) + count);
       });
       if (wrong !== undefined)
@@ -101,7 +98,8 @@ describe('capture in virtual time', () => {
   it.each(Object.entries(PLANTED_BUGS))(
     'catches %s',
     async (name, bug) => {
-      expect(await firstWrong({ bug, first: CAUGHT_BY[name] })).toBeDefined();
+      const likely = await simulate(CAUGHT_BY[name] ?? 1, bug);
+      expect(likely.wrong.length > 0 ? likely : await firstWrong(bug)).toBeDefined();
     },
     300_000,
   );

@@ -34,13 +34,10 @@ const RARE = [
   'transaction unknown',
 ];
 
-/** Runs one seed after the other, in a circle from `first`, until one is told wrong. */
-async function firstWrong(
-  { bug, first = 1 }: { readonly bug?: Parameters<typeof simulate>[1]; readonly first?: number },
-  onEach: (run: Simulated) => void = () => undefined,
-) {
-  for (let n = 0; n < SEEDS; n++) {
-    const run = await simulate(((first - 1 + n) % SEEDS) + 1, bug);
+/** Runs one seed after the other until one is told wrong. */
+async function firstWrong(bug?: Parameters<typeof simulate>[1], onEach: (run: Simulated) => void = () => undefined) {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const run = await simulate(seed, bug);
     onEach(run);
     if (run.wrong.length > 0) return run;
   }
@@ -50,7 +47,7 @@ async function firstWrong(
 describe('process engine in virtual time', () => {
   it(`S76 has exactly f(input) under each of ${SEEDS} seeds: crashes, pauses, lost replies, rebalances, jumps of the clock`, async () => {
     const seen = new Map<string, number>();
-    const wrong = await firstWrong({}, (run) => {
+    const wrong = await firstWrong(undefined, (run) => {
       for (const [what, count] of run.seen) seen.set(what, (seen.get(what) ?? 0) + count);
     });
     expect(wrong).toBeUndefined();
@@ -70,7 +67,8 @@ describe('process engine in virtual time', () => {
   it.each(Object.entries(PLANTED_BUGS))(
     'catches %s',
     async (name, bug) => {
-      expect(await firstWrong({ bug, first: CAUGHT_BY[name] })).toBeDefined();
+      const likely = await simulate(CAUGHT_BY[name] ?? 1, bug);
+      expect(likely.wrong.length > 0 ? likely : await firstWrong(bug)).toBeDefined();
     },
     300_000,
   );

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import type { FetchedBatch } from '@headwater/core';
 import { FakeBrokers } from './fake-brokers.testing.js';
@@ -317,8 +318,10 @@ async function fetched(place: string, times = 1): Promise<void> {
   while (brokers.fetches.filter((asked) => asked.includes(`${place}@`)).length < times) await settled();
 }
 
-/** Everything has happened that waits for nothing but a turn. */
-const settled = () => new Promise<void>((resolve) => setTimeout(resolve, 2));
+/** Everything has happened that waits for nothing but turns of the event loop. */
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 5; turn++) await setImmediate();
+}
 
 /** Requests of this name are answered when `end` is called. */
 function heldBack(name: string): { readonly begun: Promise<void>; readonly end: () => void } {
